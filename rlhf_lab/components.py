@@ -1,0 +1,319 @@
+"""Components: one frozen pydantic class each, with hyper-parameters as fields and pure math in ``__call__``.
+
+Requirements this file meets:
+- ``MyGAE(lam=0.9)(batch)`` works without registry and YAML; ``{"name": ..., **fields}`` serialises it;
+- what a component is (role, name, needs, claims, scope) are unannotated class variables, checked when the class is made;
+- a component may hold another through ``Slot(role)``, which asks the registry of the validation context for the name.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationInfo, model_serializer
+from pydantic_core import PydanticCustomError, core_schema
+from torch import Tensor
+
+from rlhf_lab.types import (
+    Advantages,
+    Loss,
+    PolicyBatch,
+    Rankings,
+    Scores,
+    Trajectories,
+    ValueBatch,
+    Weights,
+)
+
+if TYPE_CHECKING:
+    from rlhf_lab.training.protocols import Actor, BuiltEnvironment, Learner, Setup, Spaces
+    from rlhf_lab.random import Streams
+
+__all__ = [
+    "AdvantageEstimator",
+    "AdvantageNormalizer",
+    "Aggregation",
+    "Component",
+    "Controller",
+    "Environment",
+    "Executor",
+    "KLEstimator",
+    "Optimizer",
+    "Policy",
+    "PolicyObjective",
+    "PreferenceObjective",
+    "RewardFunction",
+    "RewardObjective",
+    "Slot",
+    "Tracker",
+    "Trainer",
+    "ValueObjective",
+]
+
+Scope = Literal["step", "item", "episode", "group", "batch"]
+SCOPES: Final = ("step", "item", "episode", "group", "batch")
+_METADATA: Final = ("role", "name", "reference", "requires", "claims", "implements", "conventions", "scope", "stacked")
+
+
+class Component(BaseModel):
+    """Base of every component. Subclass a role's base class, not this one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
+
+    role: ClassVar[str]
+    name: ClassVar[str]
+    reference: ClassVar[str] = ""
+    requires: ClassVar[frozenset[str]] = frozenset()
+    claims: ClassVar[frozenset[str]] = frozenset()
+    implements: ClassVar[str | None] = None
+    conventions: ClassVar[Mapping[str, object]] = {}
+    scope: ClassVar[Scope] = "step"
+    stacked: ClassVar[bool] = False
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        annotated = sorted(set(_METADATA) & set(cls.model_fields))
+        if annotated:
+            raise TypeError(
+                f"{cls.__qualname__}: {annotated[0]!r} is metadata and must not be annotated; "
+                f"write `{annotated[0]} = ...` instead of `{annotated[0]}: ... = ...`"
+            )
+        if "name" not in cls.__dict__:
+            return  # an intermediate base class
+        bare = [name for name, info in cls.model_fields.items() if info.is_required()]
+        if bare:
+            raise TypeError(f"{cls.__qualname__}: hyper-parameter {bare[0]!r} has no default; give it one")
+        if cls.scope not in SCOPES:
+            raise TypeError(f"{cls.__qualname__}: scope {cls.scope!r} is none of {', '.join(SCOPES)}")
+
+    def needs(self) -> frozenset[str]:
+        """Return the optional batch fields that this instance reads; override where that depends on parameters."""
+        return type(self).requires
+
+    @model_serializer(mode="wrap")
+    def _with_name(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {"name": type(self).name, **handler(self)}
+
+
+class AdvantageEstimator(Component):
+    """How good was each action? Raw: never normalised inside, unless that is the definition (GRPO)."""
+
+    role = "advantage"
+    scope = "episode"
+
+    @abstractmethod
+    def __call__(self, batch: Trajectories) -> Advantages: ...
+
+
+class AdvantageNormalizer(Component):
+    """Shifts and scales advantages before the objective sees them."""
+
+    role = "normalizer"
+    scope = "batch"
+
+    @abstractmethod
+    def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages: ...
+
+
+class PolicyObjective(Component):
+    """A policy loss per step, to be minimised.
+
+    ``aggregations`` names the aggregations under which it is what its paper defines, the usual one first; another warns.
+    """
+
+    role = "objective"
+    aggregations: ClassVar[tuple[str, ...]] = ("token_mean",)
+
+    @abstractmethod
+    def __call__(self, batch: PolicyBatch) -> Loss: ...
+
+    def initial_state(self) -> dict[str, Tensor]:
+        """Return the state of a stateful loss before the first step; the runner keeps it and passes it as ``batch.state``."""
+        return {}
+
+    def next_state(self, state: Mapping[str, Tensor], metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the state after one optimiser step, from the reduced metrics of that step. Pure."""
+        return dict(state)
+
+
+class ValueObjective(Component):
+    """A critic loss per step, to be minimised."""
+
+    role = "value"
+
+    @abstractmethod
+    def __call__(self, batch: ValueBatch) -> Loss: ...
+
+
+class KLEstimator(Component):
+    """A per-step estimate of KL(policy || reference); with ``full``, of whole distributions on a trailing action axis."""
+
+    role = "kl"
+    distributions: ClassVar[bool] = False  # True: arguments carry a trailing action axis of log-probabilities
+
+    @abstractmethod
+    def __call__(self, log_probs: Tensor, ref_log_probs: Tensor, *, old_log_probs: Tensor | None = None) -> Tensor: ...
+
+
+class Aggregation(Component):
+    """How per-step losses become one loss per run."""
+
+    role = "aggregation"
+    scope = "episode"
+
+    @abstractmethod
+    def __call__(self, valid: Tensor, ends: Tensor) -> Weights: ...
+
+
+class Controller(Component):
+    """How a coefficient follows an observed quantity. Pure; elementwise over runs."""
+
+    role = "controller"
+
+    @abstractmethod
+    def __call__(self, coefficient: Tensor, observed: Tensor) -> Tensor: ...
+
+
+class PreferenceObjective(Component):
+    """A loss on ranked, labelled or scored responses, to be minimised."""
+
+    role = "preference"
+    scope = "item"
+    max_candidates: ClassVar[int | None] = None
+
+    @abstractmethod
+    def __call__(self, batch: Rankings) -> Loss: ...
+
+
+class RewardObjective(Component):
+    """A loss on a reward model's scores, to be minimised."""
+
+    role = "reward_model"
+    scope = "item"
+
+    @abstractmethod
+    def __call__(self, batch: Scores) -> Loss: ...
+
+
+class RewardFunction(Component):
+    """What an environment or a verifier pays."""
+
+    role = "reward"
+
+
+class Environment(Component):
+    """A world to act in. ``provides`` names the optional batch fields that its trajectories carry."""
+
+    role = "environment"
+    provides: ClassVar[frozenset[str]] = frozenset()
+
+    def gives(self) -> frozenset[str]:
+        """Return what this instance provides; override where that depends on parameters."""
+        return type(self).provides
+
+    @abstractmethod
+    def build(self, runs: int, envs: int, streams: Streams) -> BuiltEnvironment: ...
+
+
+class Policy(Component):
+    """A family of actors with a leading run axis. ``provides`` names the optional batch fields that it can fill."""
+
+    role = "policy"
+    provides: ClassVar[frozenset[str]] = frozenset()
+
+    def gives(self) -> frozenset[str]:
+        """Return what this instance provides; override where that depends on parameters."""
+        return type(self).provides
+
+    @abstractmethod
+    def build(self, spaces: Spaces, runs: int, streams: Streams) -> Actor: ...
+
+
+class Trainer(Component):
+    """The loop. ``uses`` maps a role to whether the loop cannot do without a component of it."""
+
+    role = "trainer"
+    scope = "batch"
+    uses: ClassVar[Mapping[str, bool]] = {}
+
+    def gives(self) -> frozenset[str]:
+        """Return the optional batch fields that the loop itself fills."""
+        return frozenset()
+
+    @abstractmethod
+    def build(self, setup: Setup) -> Learner: ...
+
+
+class Optimizer(Component):
+    """Builds a torch optimizer whose state never mixes runs."""
+
+    role = "optimizer"
+
+    @abstractmethod
+    def build(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer: ...
+
+
+class Executor(Component):
+    """Where the cells of a study run."""
+
+    role = "executor"
+
+
+class Tracker(Component):
+    """Where metrics go besides the run directory."""
+
+    role = "tracker"
+
+
+class Catalogue(Protocol):
+    """What a Slot asks of a registry."""
+
+    def get(self, role: str, name: str) -> type[Component]: ...
+
+
+class Slot:
+    """A place for a component of one role: ``Annotated[RewardObjective, Slot("reward_model")] = BradleyTerry()``.
+
+    Accepts a component, a name, or ``{"name": ..., **parameters}``; names are looked up in the registry that stands in the
+    validation context under ``"registry"``.
+    """
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            self._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda component: component.model_dump()),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"$ref": f"#/$defs/{self.role}"}
+
+    def _validate(self, value: Any, info: ValidationInfo) -> Component:
+        if isinstance(value, Component):
+            if value.role != self.role:
+                raise self._error(
+                    f"expected a component of role {self.role!r}, found {value.name!r} of role {value.role!r}"
+                )
+            return value
+        params = {"name": value} if isinstance(value, str) else value
+        if not isinstance(params, Mapping) or not isinstance(params.get("name"), str):
+            raise self._error(f"expected a name or a mapping with 'name' for role {self.role!r}, found {value!r}")
+        context = info.context
+        registry: Catalogue | None = context.get("registry") if isinstance(context, Mapping) else context
+        if registry is None:
+            raise self._error(f"the name {params['name']!r} needs a registry; pass a component or use registry.create")
+        try:
+            component = registry.get(self.role, params["name"])
+        except LookupError as error:
+            raise self._error(str(error)) from None
+        return component.model_validate({k: v for k, v in params.items() if k != "name"}, context=context)
+
+    @staticmethod
+    def _error(message: str) -> PydanticCustomError:
+        return PydanticCustomError("component", "{message}", {"message": message})

@@ -1,0 +1,22 @@
+"""Errors for people: what was asked, what was found, what is possible, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["LabError", "did_you_mean"]
+
+
+class LabError(Exception):
+    """Something a user can mend. The command line prints its message and exits with 2, without a traceback."""
+
+
+def did_you_mean(asked: str, possible: Iterable[str]) -> str:
+    """Return ``Did you mean 'x'? Possible: a, b, x.`` for a name that was not found."""
+    names = sorted(set(possible))
+    if not names:
+        return "None is available."
+    close = difflib.get_close_matches(asked, names, n=1, cutoff=0.6)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Possible: {', '.join(names)}."

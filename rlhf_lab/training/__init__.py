@@ -1,0 +1,1 @@
+"""Protocols and machinery that trainers, environments and policies share."""

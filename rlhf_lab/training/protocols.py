@@ -1,0 +1,136 @@
+"""The four calls between a training loop and the world: ``collect``, ``evaluate``, ``score`` and the components.
+
+Axes: ``runs`` (one per seed, always first), ``rows`` (parallel environments or prompts x samples), ``t`` (steps).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_lab.components import Component, Environment, Policy
+from rlhf_lab.random import Streams
+
+if TYPE_CHECKING:
+    from rlhf_lab.training.samples import Samples
+    from rlhf_lab.worlds.protocol import ExactWorld
+
+__all__ = ["Actor", "BuiltEnvironment", "Evaluation", "Learner", "Setup", "Size", "Spaces"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much to collect per row: ``steps`` (a window that may begin and stop inside episodes) or whole ``episodes``."""
+
+    count: int
+    unit: Literal["steps", "episodes"] = "steps"
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What a policy must know of an environment.
+
+    Finite worlds: observations are state numbers, int64 ``[..., ]`` in ``[0, states)``. Others: float ``[..., *observation]``.
+    Discrete actions: int64 in ``[0, actions)``. Continuous ones: float ``[..., action_size]``, and ``actions`` is 0.
+    """
+
+    actions: int
+    states: int | None = None
+    observation: tuple[int, ...] = ()
+    features: Tensor | None = None  # [states, d] of a finite world; None = one-hot
+    action_features: Tensor | None = (
+        None  # [states, actions, d] for linear action preferences; None = features x actions
+    )
+    action_size: int = 0
+    masked: bool = False  # samples.inputs["mask"] tells the legal actions, True = legal
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the actor says of samples under its current weights, each ``[runs, rows, t]``; gradients flow."""
+
+    log_probs: Tensor
+    values: Tensor | None = None
+    entropy: Tensor | None = None
+    ref_log_probs: Tensor | None = None
+    action_log_probs: Tensor | None = None  # [runs, rows, t, actions], whole distributions where discrete
+    ref_action_log_probs: Tensor | None = None
+
+
+class Actor(Protocol):
+    """A policy with weights: an ``nn.Module`` whose parameters all have a leading run axis, so that runs never mix."""
+
+    def parameters(self, recurse: bool = True) -> list[nn.Parameter]: ...
+    def act(self, observations: Tensor, uniforms: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return actions and their log-probabilities, ``[runs, n]`` each, without gradient."""
+        ...
+
+    def action_log_probs(self, observations: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return ``[runs, n, actions]`` log-probabilities; an illegal action's probability is exactly 0."""
+        ...
+
+    def values(self, observations: Tensor) -> Tensor | None:
+        """Return ``[runs, n]`` critic values, or None where the policy has no critic."""
+        ...
+
+    def evaluate(self, samples: Samples) -> Evaluation: ...
+    def keep_reference(self) -> None:
+        """Freeze a copy of the current weights as reference; ``evaluate`` then fills ``ref_log_probs``."""
+        ...
+
+
+@runtime_checkable
+class BuiltEnvironment(Protocol):
+    """An environment with state: ``runs x envs`` episodes in progress."""
+
+    spaces: Spaces
+
+    def collect(self, actor: Actor, size: Size) -> Samples:
+        """Act and return trajectories ``[runs, envs, t]`` with ``log_probs``, and ``values``/``next_values`` with a critic."""
+        ...
+
+    def exact(self) -> ExactWorld | None:
+        """Return the world's truth (leading run axis where runs differ), or None where it is not computable."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the host hands a trainer."""
+
+    environment: Environment
+    policy: Policy
+    components: Mapping[str, Component]  # by role, only the given ones
+    streams: Streams
+    gamma: float
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)  # of an earlier stage, by parameter name
+
+    @property
+    def runs(self) -> int:
+        return self.streams.runs
+
+
+class Learner(Protocol):
+    """A training run of all seeds of one arm, one iteration at a time."""
+
+    actor: Actor
+    environment: BuiltEnvironment
+    iteration: int  # iterations done
+    alive: Tensor  # [runs] bool; a run that turned non-finite is frozen
+
+    def step(self) -> dict[str, Tensor]:
+        """Do one iteration and return its metrics, ``[runs]`` each; ``steps`` and ``episodes`` are cumulative counts."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return everything that the next iteration depends on, as tensors, so that a resumed run is the same run."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...

@@ -1,0 +1,56 @@
+"""What was collected, in the form in which minibatches are cut from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.types import Trajectories
+
+__all__ = ["Samples", "take_rows"]
+
+
+def take_rows(x: Tensor, index: Tensor) -> Tensor:
+    """Return rows ``index [runs, m]`` of ``x [runs, rows, ...]``, each run from its own rows: ``[runs, m, ...]``."""
+    runs, rows = x.shape[:2]
+    offsets = torch.arange(runs, device=x.device)[:, None] * rows
+    return x.reshape(runs * rows, *x.shape[2:])[(index + offsets).flatten()].reshape(*index.shape, *x.shape[2:])
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Trajectories ``[runs, rows, t]`` and the actor's ``inputs``, tensors ``[runs, rows, ...]`` that the loop never reads.
+
+    ``stepwise`` says that every input is ``[runs, rows, t, ...]`` and its steps can be told apart (not so for a transformer,
+    which needs the whole row).
+    """
+
+    trajectories: Trajectories
+    inputs: Mapping[str, Tensor]
+    stepwise: bool = True
+
+    def select(self, index: Tensor) -> Samples:
+        """Return the rows ``index [runs, m]``, each run from its own rows."""
+        return self._map(lambda name, x: take_rows(x, index))
+
+    def as_steps(self) -> Samples:
+        """Return the same steps as rows of length one: ``[runs, rows * t, 1]``. Needs ``stepwise``."""
+        steps = self.trajectories.rewards.shape[-1]
+
+        def split(name: str, x: Tensor) -> Tensor:
+            if name in ("group_ids", "baseline_scores"):
+                return x.repeat_interleave(steps, dim=1)
+            return x.reshape(x.shape[0], x.shape[1] * steps, 1, *x.shape[3:])
+
+        return self._map(split)
+
+    def _map(self, change: Callable[[str, Tensor], Tensor]) -> Samples:
+        found = {f.name: getattr(self.trajectories, f.name) for f in fields(self.trajectories)}
+        return Samples(
+            Trajectories(**{name: change(name, x) for name, x in found.items() if x is not None}),
+            {name: change("", x) for name, x in self.inputs.items()},
+            self.stepwise,
+        )

@@ -1,0 +1,351 @@
+"""The frozen tensor batches that travel between a training loop and a component.
+
+Requirements this file meets:
+- a batch is checked once, where it is built (shape, dtype, device, finite where valid), so that no component checks again;
+- nothing is ever broadcast: an ``[n, 1]`` tensor where ``[n]`` is due is refused, not stretched;
+- ``*b`` are leading axes (run | env | prompt, sample), ``t`` is time and always last; masks: True = counts;
+- what stands at invalid steps is nobody's business and may be NaN: clean the inputs with ``clean`` before arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Advantages",
+    "BatchError",
+    "Loss",
+    "PolicyBatch",
+    "Rankings",
+    "Scores",
+    "Trajectories",
+    "ValueBatch",
+    "Weights",
+    "clean",
+    "link_values",
+]
+
+
+class BatchError(ValueError):
+    """A tensor batch breaks its contract; the message names batch, field, what was found and what is due."""
+
+
+def clean(x: Tensor, valid: Tensor) -> Tensor:
+    """Return ``x`` with zeros where not ``valid``, so that no NaN of padding reaches values or gradients."""
+    return x.masked_fill(~valid, 0)
+
+
+def _spec(dtype: str, axes: str) -> dict[str, str]:
+    return {"dtype": dtype, "axes": axes}
+
+
+def _required(dtype: str, axes: str) -> Any:
+    return field(metadata=_spec(dtype, axes))
+
+
+def _optional(dtype: str, axes: str) -> Any:
+    return field(default=None, metadata=_spec(dtype, axes))
+
+
+_INTEGERS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
+
+
+class _Batch:
+    """Checks shared by the batches. The first field fixes shape, dtype and device of all others."""
+
+    axes: ClassVar[str]  # names of the first field's trailing axes, for messages
+    trailing: ClassVar[int] = 1  # how many axes of the first field are not leading axes
+
+    def __post_init__(self) -> None:
+        layout = [(f.name, f.metadata) for f in fields(self) if "axes" in f.metadata]  # type: ignore[arg-type]
+        first = getattr(self, layout[0][0])
+        self._demand(isinstance(first, Tensor), layout[0][0], f"a tensor [*b,{self.axes}]", first)
+        self._demand(first.ndim >= self.trailing, layout[0][0], f"a tensor [*b,{self.axes}]", first)
+        row = first.shape[: first.ndim - self.trailing]
+        for name, spec in layout:
+            value = getattr(self, name)
+            if value is None and name in self._optional_names():
+                continue
+            self._demand(isinstance(value, Tensor), name, "a tensor", value)
+            self._check_shape(name, value, spec["axes"], row, first)
+            self._check_dtype(name, value, spec["dtype"], first)
+
+    @classmethod
+    def _optional_names(cls) -> frozenset[str]:
+        cached = cls.__dict__.get("_optional_cache")
+        if cached is None:
+            cached = frozenset(f.name for f in fields(cls) if f.default is None)  # type: ignore[arg-type]
+            cls._optional_cache = cached
+        return cached  # type: ignore[no-any-return]
+
+    def _demand(self, ok: bool, name: str, due: str, found: object) -> None:
+        if not ok:
+            what = f"shape {list(found.shape)} {found.dtype}" if isinstance(found, Tensor) else repr(found)
+            raise BatchError(f"{type(self).__name__}.{name}: expected {due}, found {what}")
+
+    def _check_shape(self, name: str, value: Tensor, axes: str, row: torch.Size, first: Tensor) -> None:
+        if axes == "same":
+            due, ok = list(first.shape), value.shape == first.shape
+        elif axes == "row":
+            due, ok = list(row), value.shape == row
+        else:  # "token": [*b,k,t], one time axis more than the first field
+            due, ok = [*first.shape, "t"], value.shape[:-1] == first.shape and value.ndim == first.ndim + 1
+        self._demand(ok, name, f"shape {due}", value)
+        self._demand(value.device == first.device, name, f"device {first.device}", value.device)
+
+    def _check_dtype(self, name: str, value: Tensor, dtype: str, first: Tensor) -> None:
+        if dtype == "float":
+            self._demand(value.is_floating_point(), name, "a floating-point tensor", value)
+            self._demand(value.dtype == first.dtype, name, f"dtype {first.dtype} as in the first field", value)
+        elif dtype == "bool":
+            self._demand(value.dtype == torch.bool, name, "a bool tensor (True = counts)", value)
+        else:
+            self._demand(value.dtype in _INTEGERS, name, "an integer tensor", value)
+
+    def _check_finite(self, name: str, where: Tensor | None, place: str = "where valid") -> None:
+        """Refuse NaN and infinity where they would count. A finite sum proves finite terms with one pass."""
+        value = getattr(self, name)
+        if value is None or bool(value.detach().sum().isfinite()):
+            return
+        bad = ~torch.isfinite(value)
+        if where is not None:
+            bad &= where
+        if bool(bad.any()):
+            at = [int(i) for i in bad.nonzero()[0]]
+            raise BatchError(
+                f"{type(self).__name__}.{name}: {float(value[tuple(at)])} at index {at}; must be finite {place}. "
+                "Find where it arises, or mark the step invalid"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories(_Batch):
+    """What was collected: rows of steps, one or several episodes a row. Everything in it is detached.
+
+    Boundaries: inside an episode ``next_values[t]`` is ``values`` at the next valid step (see ``link_values``); it carries
+    information only at a truncation and at a live edge (a row that stops with neither flag) and is ignored where terminated.
+    Termination wins where both flags are set. Steps with ``valid`` False neither receive nor pass nor decay credit.
+
+    Raises ``BatchError`` on a wrong shape, dtype or device, on NaN where valid, and on a flag where not valid.
+    """
+
+    axes: ClassVar[str] = "t"
+
+    rewards: Tensor = _required("float", "same")  # [*b,t]
+    terminated: Tensor = _required("bool", "same")  # [*b,t] the task ended after this step
+    truncated: Tensor = _required("bool", "same")  # [*b,t] the episode was cut after this step
+    valid: Tensor = _required("bool", "same")  # [*b,t]
+    values: Tensor | None = _optional("float", "same")  # [*b,t] V(s_t)
+    next_values: Tensor | None = _optional("float", "same")  # [*b,t] V(s_{t+1}), before any reset
+    log_probs: Tensor | None = _optional("float", "same")  # [*b,t] of the whole action under the behaviour policy
+    target_log_probs: Tensor | None = _optional("float", "same")  # [*b,t] under the current policy
+    ref_log_probs: Tensor | None = _optional("float", "same")  # [*b,t] under the reference policy
+    group_ids: Tensor | None = _optional("int", "row")  # [*b] equal = same prompt, one episode per row
+    baseline_scores: Tensor | None = _optional("float", "row")  # [*b]
+    score_norms: Tensor | None = _optional("float", "same")  # [*b,t] squared norm of grad log pi
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is not None and value.requires_grad:
+                object.__setattr__(self, f.name, value.detach())
+        if bool(((self.terminated | self.truncated) & ~self.valid).any()):
+            raise BatchError(
+                "Trajectories: terminated or truncated is True at an invalid step. "
+                "Store an episode's end on its last valid step"
+            )
+        for name in ("rewards", "values", "log_probs", "target_log_probs", "ref_log_probs", "score_norms"):
+            self._check_finite(name, self.valid)
+        self._check_finite("baseline_scores", None, "everywhere")
+        self._check_finite("next_values", self.valid & ~self.terminated, "where valid and not terminated")
+
+
+@dataclass(frozen=True, eq=False)
+class Advantages(_Batch):
+    """An estimator's answer: ``advantages [*b,t]`` (0 where not valid) and ``returns [*b,t]``, the value target, or None."""
+
+    axes: ClassVar[str] = "t"
+
+    advantages: Tensor = _required("float", "same")
+    returns: Tensor | None = _optional("float", "same")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_finite("advantages", None, "everywhere (0 where not valid)")
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyBatch(_Batch):
+    """What a policy objective reads. Only ``log_probs`` and ``entropy`` carry gradient.
+
+    ``old_log_probs`` are the proximal policy's: ``target_log_probs`` where given, else the behaviour's.
+    """
+
+    axes: ClassVar[str] = "t"
+
+    log_probs: Tensor = _required("float", "same")  # [*b,t] under the policy being learned
+    advantages: Tensor = _required("float", "same")  # [*b,t]
+    valid: Tensor = _required("bool", "same")  # [*b,t]
+    ends: Tensor = _required("bool", "same")  # [*b,t] last step of an episode
+    old_log_probs: Tensor | None = _optional("float", "same")
+    ref_log_probs: Tensor | None = _optional("float", "same")
+    behaviour_log_probs: Tensor | None = _optional("float", "same")
+    entropy: Tensor | None = _optional("float", "same")
+    group_ids: Tensor | None = _optional("int", "row")
+    uniforms: Tensor | None = _optional("float", "same")  # iid U(0,1) for a random loss
+    state: Mapping[str, Tensor] | None = None  # of a stateful loss
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("advantages", "old_log_probs", "ref_log_probs", "behaviour_log_probs"):
+            self._check_finite(name, self.valid)
+
+
+@dataclass(frozen=True, eq=False)
+class ValueBatch(_Batch):
+    """What a value objective reads. Only ``values`` carries gradient."""
+
+    axes: ClassVar[str] = "t"
+
+    values: Tensor = _required("float", "same")  # [*b,t] V(s_t) of the critic being learned
+    returns: Tensor = _required("float", "same")  # [*b,t] the target
+    valid: Tensor = _required("bool", "same")
+    ends: Tensor = _required("bool", "same")
+    old_values: Tensor | None = _optional("float", "same")  # [*b,t] V(s_t) when the data was collected
+    uniforms: Tensor | None = _optional("float", "same")
+    state: Mapping[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_finite("returns", self.valid)
+        self._check_finite("old_values", self.valid)
+
+
+@dataclass(frozen=True, eq=False)
+class Rankings(_Batch):
+    """Responses to one prompt, best first (no order where ``desirable`` or ``targets`` is given), for a preference objective."""
+
+    axes: ClassVar[str] = "k"
+
+    log_probs: Tensor = _required("float", "same")  # [*b,k] summed over the response
+    ref_log_probs: Tensor | None = _optional("float", "same")
+    lengths: Tensor | None = _optional("int", "same")
+    valid: Tensor | None = _optional("bool", "same")  # ragged k
+    desirable: Tensor | None = _optional("bool", "same")
+    targets: Tensor | None = _optional("float", "same")
+    gains: Tensor | None = _optional("float", "same")
+    ranks: Tensor | None = _optional("int", "same")  # equal = tie
+    mismatched_log_probs: Tensor | None = _optional("float", "same")
+    mismatched_ref_log_probs: Tensor | None = _optional("float", "same")
+    token_kl: Tensor | None = _optional("float", "same")
+    preference_prob: Tensor | None = _optional("float", "row")
+    margins: Tensor | None = _optional("float", "row")
+    weights: Tensor | None = _optional("float", "row")
+    token_log_probs: Tensor | None = _optional("float", "token")  # [*b,k,t]
+    token_ref_log_probs: Tensor | None = _optional("float", "token")
+    token_valid: Tensor | None = _optional("bool", "token")
+    uniforms: Tensor | None = _optional("float", "row")
+    state: Mapping[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("log_probs", "ref_log_probs", "targets", "gains", "token_kl"):
+            self._check_finite(name, self.valid)
+        for name in ("preference_prob", "margins", "weights"):
+            self._check_finite(name, None, "everywhere")
+
+
+@dataclass(frozen=True, eq=False)
+class Scores(_Batch):
+    """A reward model's scores of responses to one prompt, best first, for a reward-model objective."""
+
+    axes: ClassVar[str] = "k"
+
+    scores: Tensor = _required("float", "same")  # [*b,k]
+    valid: Tensor | None = _optional("bool", "same")
+    targets: Tensor | None = _optional("float", "same")
+    ranks: Tensor | None = _optional("int", "same")
+    margins: Tensor | None = _optional("float", "row")
+    preference_prob: Tensor | None = _optional("float", "row")
+    weights: Tensor | None = _optional("float", "row")
+    uniforms: Tensor | None = _optional("float", "row")
+    state: Mapping[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("scores", "targets"):
+            self._check_finite(name, self.valid)
+
+
+@dataclass(frozen=True, eq=False)
+class Loss(_Batch):
+    """A loss to be minimised, before aggregation: one value per step ``[*b,t]`` or per item ``[*b]``.
+
+    A sequence-level loss repeats its value on each step of the sequence. ``weights`` (0 = does not count) and each of
+    ``metrics`` have the shape of ``values``; metrics are detached and reduced with the same weights.
+    """
+
+    axes: ClassVar[str] = ""
+    trailing: ClassVar[int] = 0
+
+    values: Tensor = _required("float", "same")
+    weights: Tensor | None = _optional("float", "same")
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, metric in self.metrics.items():
+            self._demand(metric.shape == self.values.shape, f"metrics[{name!r}]", "the shape of values", metric)
+            self._demand(not metric.requires_grad, f"metrics[{name!r}]", "a detached tensor", metric)
+
+
+@dataclass(frozen=True, eq=False)
+class Weights(_Batch):
+    """An aggregation's answer, both ``[*b,t]``: the loss of a run is ``sum(weights * values) / sum(total)``.
+
+    Both sums run over every micro-batch of one optimiser step, so that a split does not change the loss.
+    """
+
+    axes: ClassVar[str] = "t"
+
+    weights: Tensor = _required("float", "same")
+    total: Tensor = _required("float", "same")
+
+
+def link_values(
+    values: Tensor, terminated: Tensor, truncated: Tensor, valid: Tensor, next_values: Tensor | None = None
+) -> Tensor:
+    """Build ``next_values [*b,t]`` from ``values [*b,t]``, and check it where it was given.
+
+    Inside an episode the answer is ``values`` at the next valid step; at a truncation and at a live edge (the last valid
+    step of a row without a flag) it is what ``next_values`` says there; 0 where terminated or not valid.
+
+    Raises ``BatchError`` where a given ``next_values`` differs inside an episode, or is missing where it is needed.
+    """
+    steps = values.shape[-1]
+    index = torch.arange(steps, device=values.device).expand(values.shape)
+    nearest = torch.where(valid, index, steps).flip(-1).cummin(-1).values.flip(-1)  # first valid step at or after t
+    following = torch.cat([nearest[..., 1:], nearest.new_full((*nearest.shape[:-1], 1), steps)], dim=-1)
+    inside = valid & ~terminated & ~truncated & (following < steps)
+    linked = clean(torch.gather(values, -1, following.clamp(max=max(steps - 1, 0))), inside)
+    outside = valid & ~terminated & ~inside
+    if next_values is None:
+        if bool(outside.any()):
+            at = [int(i) for i in outside.nonzero()[0]]
+            raise BatchError(
+                f"link_values: index {at} is a truncation or live edge and needs next_values, which is None"
+            )
+        return linked
+    if bool((clean(next_values, inside) != linked).any()):
+        at = [int(i) for i in (clean(next_values, inside) != linked).nonzero()[0]]
+        raise BatchError(
+            f"link_values: next_values is {float(next_values[tuple(at)])} at index {at}, inside an episode, "
+            f"but values at the next valid step is {float(linked[tuple(at)])}"
+        )
+    return torch.where(outside, next_values, linked)
