@@ -29,8 +29,8 @@ from rlhf_lab.types import (
 )
 
 if TYPE_CHECKING:
-    from rlhf_lab.training.protocols import Actor, BuiltEnvironment, Learner, Setup, Spaces
     from rlhf_lab.random import Streams
+    from rlhf_lab.training.protocols import Actor, BuiltEnvironment, Learner, Setup, Spaces
 
 __all__ = [
     "AdvantageEstimator",
@@ -103,7 +103,7 @@ class AdvantageEstimator(Component):
     """How good was each action? Raw: never normalised inside, unless that is the definition (GRPO)."""
 
     role = "advantage"
-    scope = "episode"
+    scope: ClassVar[Scope] = "episode"
 
     @abstractmethod
     def __call__(self, batch: Trajectories) -> Advantages: ...
@@ -113,7 +113,7 @@ class AdvantageNormalizer(Component):
     """Shifts and scales advantages before the objective sees them."""
 
     role = "normalizer"
-    scope = "batch"
+    scope: ClassVar[Scope] = "batch"
 
     @abstractmethod
     def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages: ...
@@ -163,7 +163,7 @@ class Aggregation(Component):
     """How per-step losses become one loss per run."""
 
     role = "aggregation"
-    scope = "episode"
+    scope: ClassVar[Scope] = "episode"
 
     @abstractmethod
     def __call__(self, valid: Tensor, ends: Tensor) -> Weights: ...
@@ -182,7 +182,7 @@ class PreferenceObjective(Component):
     """A loss on ranked, labelled or scored responses, to be minimised."""
 
     role = "preference"
-    scope = "item"
+    scope: ClassVar[Scope] = "item"
     max_candidates: ClassVar[int | None] = None
 
     @abstractmethod
@@ -193,7 +193,7 @@ class RewardObjective(Component):
     """A loss on a reward model's scores, to be minimised."""
 
     role = "reward_model"
-    scope = "item"
+    scope: ClassVar[Scope] = "item"
 
     @abstractmethod
     def __call__(self, batch: Scores) -> Loss: ...
@@ -234,27 +234,43 @@ class Policy(Component):
 
 
 class Trainer(Component):
-    """The loop. ``uses`` maps a role to whether the loop cannot do without a component of it."""
+    """The loop. ``uses`` maps a role to whether the loop cannot do without a component of it.
+
+    ``provides`` names the optional batch fields that the loop itself fills.
+    """
 
     role = "trainer"
-    scope = "batch"
+    scope: ClassVar[Scope] = "batch"
     uses: ClassVar[Mapping[str, bool]] = {}
+    provides: ClassVar[frozenset[str]] = frozenset()
 
     def gives(self) -> frozenset[str]:
-        """Return the optional batch fields that the loop itself fills."""
-        return frozenset()
+        """Return what this instance provides; override where that depends on parameters."""
+        return type(self).provides
+
+    def problems(self, components: Mapping[str, Component]) -> list[str]:
+        """Return what is wrong between the loop's options and the composed components; the spec is then refused."""
+        return []
+
+    def warnings(self, components: Mapping[str, Component]) -> list[str]:
+        """Return what works but is probably not meant."""
+        return []
 
     @abstractmethod
     def build(self, setup: Setup) -> Learner: ...
 
 
 class Optimizer(Component):
-    """Builds a torch optimizer whose state never mixes runs."""
+    """Builds a torch optimizer that never mixes runs. Parameters called ``critic...`` are the critic's."""
 
     role = "optimizer"
 
     @abstractmethod
-    def build(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer: ...
+    def build(self, actor: Actor) -> torch.optim.Optimizer: ...
+
+    def rate(self, progress: float) -> float:
+        """Return the factor on every learning rate once the part ``progress`` of the budget is spent."""
+        return 1.0
 
 
 class Executor(Component):

@@ -91,7 +91,8 @@ class Streams:
 
     def normals(self, step: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return ``[runs, *shape]`` standard normal numbers, by inversion of ``uniforms``."""
-        return torch.special.ndtri(self.uniforms(step, *shape)).to(dtype)
+        numbers: Tensor = torch.special.ndtri(self.uniforms(step, *shape))
+        return numbers.to(dtype)
 
     def permutations(self, step: int, size: int) -> Tensor:
         """Return ``[runs, size]`` permutations of ``range(size)``."""

@@ -283,16 +283,25 @@ def _origin(source: _Source, cls: type[Component]) -> Origin:
     return Origin(source.label, source.distribution, source.version, cls.__module__, file, line)
 
 
-def describe(error: ValidationError, prefix: tuple[str, ...] = (), fields: Iterable[str] = ()) -> str:
-    """Return one line per error: dotted path, what is wrong, what was given, and the nearest field name."""
+def describe(
+    error: ValidationError,
+    prefix: tuple[str, ...] = (),
+    fields: Iterable[str] = (),
+    where: Mapping[tuple[str, ...], str] | None = None,
+) -> str:
+    """Return one line per error: place in the file, dotted path, what is wrong, what was given, and the nearest field."""
     lines = []
     for item in error.errors(include_url=False):
-        path = ".".join(map(str, (*prefix, *item["loc"])))
-        given = "" if item["type"] in ("missing", "component") else f", found {item['input']!r}"
+        keys = tuple(map(str, item["loc"]))
+        path = ".".join((*prefix, *keys)) or "value"
+        place = next((where[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in where), "") if where else ""
         if item["type"] == "extra_forbidden":
-            known = list(fields) if len(item["loc"]) == 1 else []
-            hint = f" {did_you_mean(str(item['loc'][-1]), known)}" if known else ""
-            lines.append(f"{path}: is no parameter here.{hint}")
+            what = "is no parameter here"
+            if len(keys) == 1 and fields:
+                what += f". {did_you_mean(keys[-1], fields)}"
+        elif item["type"] in ("missing", "component", "value_error"):
+            what = item["msg"].removeprefix("Value error, ")
         else:
-            lines.append(f"{path or 'value'}: {item['msg']}{given}")
+            what = f"{item['msg']}, found {item['input']!r}"
+        lines.append(f"{place}: {path}: {what}" if place else f"{path}: {what}")
     return "\n".join(lines)

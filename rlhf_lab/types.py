@@ -40,6 +40,11 @@ def clean(x: Tensor, valid: Tensor) -> Tensor:
     return x.masked_fill(~valid, 0)
 
 
+def _any(mask: Tensor) -> bool:
+    """Return whether any element is True; on CPU torch reduces a bool tensor by ``amax`` four times faster than by ``any``."""
+    return bool(mask.amax()) if mask.numel() else False
+
+
 def _spec(dtype: str, axes: str) -> dict[str, str]:
     return {"dtype": dtype, "axes": axes}
 
@@ -107,7 +112,9 @@ class _Batch:
         else:
             self._demand(value.dtype in _INTEGERS, name, "an integer tensor", value)
 
-    def _check_finite(self, name: str, where: Tensor | None, place: str = "where valid") -> None:
+    def _check_finite(
+        self, name: str, where: Tensor | None, place: str = "where valid", except_where: Tensor | None = None
+    ) -> None:
         """Refuse NaN and infinity where they would count. A finite sum proves finite terms with one pass."""
         value = getattr(self, name)
         if value is None or bool(value.detach().sum().isfinite()):
@@ -115,7 +122,9 @@ class _Batch:
         bad = ~torch.isfinite(value)
         if where is not None:
             bad &= where
-        if bool(bad.any()):
+        if except_where is not None:
+            bad &= ~except_where
+        if _any(bad):
             at = [int(i) for i in bad.nonzero()[0]]
             raise BatchError(
                 f"{type(self).__name__}.{name}: {float(value[tuple(at)])} at index {at}; must be finite {place}. "
@@ -155,7 +164,7 @@ class Trajectories(_Batch):
             value = getattr(self, f.name)
             if value is not None and value.requires_grad:
                 object.__setattr__(self, f.name, value.detach())
-        if bool(((self.terminated | self.truncated) & ~self.valid).any()):
+        if _any((self.terminated | self.truncated) > self.valid):
             raise BatchError(
                 "Trajectories: terminated or truncated is True at an invalid step. "
                 "Store an episode's end on its last valid step"
@@ -163,7 +172,7 @@ class Trajectories(_Batch):
         for name in ("rewards", "values", "log_probs", "target_log_probs", "ref_log_probs", "score_norms"):
             self._check_finite(name, self.valid)
         self._check_finite("baseline_scores", None, "everywhere")
-        self._check_finite("next_values", self.valid & ~self.terminated, "where valid and not terminated")
+        self._check_finite("next_values", self.valid, "where valid and not terminated", self.terminated)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,1 +1,17 @@
-"""Placeholder until its components land."""
+"""Policies whose weights have a leading run axis, so that all seeds of an arm train at once."""
+
+from __future__ import annotations
+
+from rlhf_lab import hookimpl
+from rlhf_lab.components import Component
+from rlhf_lab_policies.linear_softmax import LinearSoftmax
+from rlhf_lab_policies.mlp import MLP
+from rlhf_lab_policies.tabular_softmax import TabularSoftmax
+
+__all__ = ["MLP", "LinearSoftmax", "TabularSoftmax", "rlhf_lab_components"]
+
+
+@hookimpl
+def rlhf_lab_components() -> list[type[Component]]:
+    """Return the policies of this package."""
+    return [TabularSoftmax, LinearSoftmax, MLP]

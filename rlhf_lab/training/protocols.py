@@ -5,14 +5,13 @@ Axes: ``runs`` (one per seed, always first), ``rows`` (parallel environments or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
-from rlhf_lab.components import Component, Environment, Policy
+from rlhf_lab.components import Environment, Policy
 from rlhf_lab.random import Streams
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Evaluation:
 class Actor(Protocol):
     """A policy with weights: an ``nn.Module`` whose parameters all have a leading run axis, so that runs never mix."""
 
-    def parameters(self, recurse: bool = True) -> list[nn.Parameter]: ...
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
     def act(self, observations: Tensor, uniforms: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return actions and their log-probabilities, ``[runs, n]`` each, without gradient."""
         ...
@@ -81,6 +80,13 @@ class Actor(Protocol):
     def keep_reference(self) -> None:
         """Freeze a copy of the current weights as reference; ``evaluate`` then fills ``ref_log_probs``."""
         ...
+
+    def score_norms(self, samples: Samples) -> Tensor:
+        """Return the squared norm of grad log pi(a|s) over the policy's weights, ``[runs, rows, t]``, detached."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any: ...
 
 
 @runtime_checkable
@@ -107,9 +113,8 @@ class Setup:
 
     environment: Environment
     policy: Policy
-    components: Mapping[str, Component]  # by role, only the given ones
+    components: Mapping[str, Any]  # by role, only the given ones
     streams: Streams
-    gamma: float
     parameters: Mapping[str, Tensor] = field(default_factory=dict)  # of an earlier stage, by parameter name
 
     @property
@@ -120,13 +125,25 @@ class Setup:
 class Learner(Protocol):
     """A training run of all seeds of one arm, one iteration at a time."""
 
-    actor: Actor
-    environment: BuiltEnvironment
-    iteration: int  # iterations done
-    alive: Tensor  # [runs] bool; a run that turned non-finite is frozen
+    @property
+    def actor(self) -> Actor: ...
+    @property
+    def environment(self) -> BuiltEnvironment: ...
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        ...
 
-    def step(self) -> dict[str, Tensor]:
-        """Do one iteration and return its metrics, ``[runs]`` each; ``steps`` and ``episodes`` are cumulative counts."""
+    @property
+    def alive(self) -> Tensor:
+        """``[runs]`` bool; False for a run that has diverged and is frozen."""
+        ...
+
+    def step(self, progress: float) -> dict[str, Tensor]:
+        """Do one iteration and return its metrics, ``[runs]`` each; ``steps`` and ``episodes`` are cumulative counts.
+
+        ``progress`` in [0, 1) is the part of the budget that is spent, for schedules.
+        """
         ...
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -1,0 +1,167 @@
+"""What all actors share: acting, evaluating samples, and the frozen reference policy.
+
+Requirements this file meets:
+- every parameter has a leading run axis and every operation keeps it, so that runs never mix;
+- an actor is a few pure functions of (weights, observations), so that current and reference weights share one code;
+- what stands at invalid steps may be anything: it is replaced before it meets arithmetic.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rlhf_lab.components import Policy
+from rlhf_lab.training.protocols import Evaluation, Spaces
+from rlhf_lab.training.samples import Samples
+from rlhf_lab.types import clean
+from rlhf_lab_policies.distributions import Categorical, DiagonalGaussian
+
+__all__ = ["Distribution", "StackedActor", "StackedPolicy", "Weights", "encode", "encoding"]
+
+Distribution = Categorical | DiagonalGaussian
+Weights = Mapping[str, Tensor]
+
+_REFERENCE: Final = "reference_"
+
+
+class StackedPolicy(Policy):
+    """Base of the policies here: an optional critic, and what follows for the batches."""
+
+    provides = frozenset({"log_probs", "target_log_probs", "ref_log_probs", "entropy", "score_norms"})
+    critic: bool = Field(default=True, description="also learn state values V(s)")
+
+    def gives(self) -> frozenset[str]:
+        """Return the batch fields that the policy can fill; state values only with a critic."""
+        return self.provides | {"values", "next_values"} if self.critic else self.provides
+
+
+class StackedActor(nn.Module, ABC):
+    """A policy with weights ``[runs, ...]`` by name; the names of a critic's own weights begin with ``critic``."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        for name, value in weights.items():
+            self.register_parameter(name, nn.Parameter(value))
+
+    @abstractmethod
+    def _distribution(self, weights: Weights, observations: Tensor, mask: Tensor | None) -> Distribution:
+        """Return the action distributions ``[runs, n]``."""
+
+    @abstractmethod
+    def _values(self, weights: Weights, observations: Tensor) -> Tensor | None:
+        """Return the critic's values ``[runs, n]``, or None without a critic."""
+
+    @abstractmethod
+    def _score_norms(self, observations: Tensor, actions: Tensor, mask: Tensor | None) -> Tensor:
+        """Return ‖∇_θ log π(a|s)‖² over the policy's weights θ, ``[runs, n]``."""
+
+    def _both(self, weights: Weights, observations: Tensor, mask: Tensor | None) -> tuple[Distribution, Tensor | None]:
+        """Return distributions and values; override where they share work."""
+        return self._distribution(weights, observations, mask), self._values(weights, observations)
+
+    @property
+    def weights(self) -> Weights:
+        """The current weights by name."""
+        return cast("Weights", self._parameters)
+
+    @property
+    def reference(self) -> Weights | None:
+        """The frozen weights by name, or None before ``keep_reference``."""
+        if not self._buffers or f"{_REFERENCE}{next(iter(self._parameters))}" not in self._buffers:
+            return None
+        return {name: cast("Tensor", self._buffers[_REFERENCE + name]) for name in self._parameters}
+
+    @torch.no_grad()
+    def keep_reference(self) -> None:
+        """Freeze a copy of the current weights, as buffers, so that checkpoints carry it."""
+        for name, value in self.weights.items():
+            self.register_buffer(_REFERENCE + name, value.detach().clone())
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights, and the reference where ``state_dict`` has one."""
+        if any(name.startswith(_REFERENCE) for name in state_dict):
+            self.keep_reference()
+        return super().load_state_dict(state_dict, strict, assign)
+
+    @torch.no_grad()
+    def act(self, observations: Tensor, uniforms: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return actions and log-probabilities ``[runs, n]``; continuous actions, uniforms: ``[runs, n, size]``."""
+        distribution = self._distribution(self.weights, observations, mask)
+        actions = distribution.sample(uniforms)
+        return actions, distribution.log_prob(actions)
+
+    def action_log_probs(self, observations: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return ``[runs, n, actions]`` log-probabilities; an illegal action's probability is exactly 0.
+
+        Raises ``TypeError`` where actions are continuous.
+        """
+        log_probs = self._distribution(self.weights, observations, mask).action_log_probs
+        if log_probs is None:
+            raise TypeError("action_log_probs: continuous actions have no finite set of probabilities")
+        return log_probs
+
+    def values(self, observations: Tensor) -> Tensor | None:
+        """Return the critic's values ``[runs, n]``, or None without a critic."""
+        return self._values(self.weights, observations)
+
+    def evaluate(self, samples: Samples) -> Evaluation:
+        """Return what the current weights say of ``samples``, with gradients, and what the reference says, without."""
+        steps = samples.trajectories.valid.shape
+        observations, actions, mask = _inputs(samples)
+        current, values = self._both(self.weights, observations, mask)
+        kept = self.reference
+        reference = None
+        if kept is not None:
+            with torch.no_grad():
+                reference = self._distribution(kept, observations, mask)
+
+        def by_row(x: Tensor | None) -> Any:
+            return None if x is None else x.view(*steps, *x.shape[2:])
+
+        return Evaluation(
+            log_probs=by_row(current.log_prob(actions)),
+            values=by_row(values),
+            entropy=by_row(current.entropy()),
+            ref_log_probs=None if reference is None else by_row(reference.log_prob(actions)),
+            action_log_probs=by_row(current.action_log_probs),
+            ref_action_log_probs=None if reference is None else by_row(reference.action_log_probs),
+        )
+
+    def score_norms(self, samples: Samples) -> Tensor:
+        """Return ‖∇_θ log π(a|s)‖² over the policy's weights θ for every step ``[runs, rows, t]``, without gradient."""
+        observations, actions, mask = _inputs(samples)
+        return self._score_norms(observations, actions, mask).detach().view(samples.trajectories.valid.shape)
+
+
+def _inputs(samples: Samples) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return observations, actions and mask as ``[runs, rows * t, ...]``, made harmless at invalid steps."""
+    observations, actions = samples.inputs["observations"].flatten(1, 2), samples.inputs["actions"].flatten(1, 2)
+    mask = samples.inputs.get("mask")
+    mask = None if mask is None else mask.flatten(1, 2)
+    valid = samples.trajectories.valid
+    if not bool(valid.all()):
+        valid = valid.flatten(1, 2)
+        observations = clean(observations, valid.view(*valid.shape, *[1] * (observations.ndim - 2)))
+        actions = clean(actions, valid.view(*valid.shape, *[1] * (actions.ndim - 2)))
+        mask = None if mask is None else mask | ~valid[..., None]
+    return observations, actions, mask
+
+
+def encoding(spaces: Spaces) -> Tensor | None:
+    """Return the feature vectors of a finite world's states ``[states, d]``, or None where observations are vectors."""
+    if spaces.states is None:
+        return None
+    return torch.eye(spaces.states) if spaces.features is None else spaces.features.to(torch.get_default_dtype())
+
+
+def encode(observations: Tensor, features: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Return ``[runs, n, d]``: the features of states ``[runs, n]``, or observations ``[runs, n, ...]`` as vectors."""
+    if features is not None:
+        return features[observations]
+    return observations.reshape(*observations.shape[:2], -1).to(dtype)

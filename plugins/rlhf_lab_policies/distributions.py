@@ -1,0 +1,102 @@
+"""Distributions over actions, one per run and row: sampling from given uniforms, log-probabilities and entropies."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rlhf_lab.types import BatchError
+
+__all__ = ["Categorical", "DiagonalGaussian"]
+
+_LOG_2PI: Final = math.log(2 * math.pi)
+
+
+class Categorical:
+    """π(a) = exp(z_a) / Σ_b exp(z_b) over the legal actions b; an illegal action has probability exactly 0.
+
+    Shapes: log-probabilities and ``mask`` ``[runs, n, actions]``, actions and uniforms ``[runs, n]``.
+    """
+
+    def __init__(self, log_probs: Tensor, mask: Tensor | None = None) -> None:
+        self.action_log_probs = log_probs  # normalised; -inf where not ``mask``
+        self._mask = mask
+
+    @classmethod
+    def from_logits(cls, logits: Tensor, mask: Tensor | None = None) -> Categorical:
+        """Return the softmax of ``logits`` over the actions that are legal by ``mask``, all without one.
+
+        Raises ``BatchError`` for a mask of another shape and for a row without a legal action.
+        """
+        if mask is None:
+            return cls(torch.log_softmax(logits, dim=-1))
+        if mask.shape != logits.shape or mask.dtype != torch.bool:
+            raise BatchError(f"mask: expected bool {list(logits.shape)}, found {mask.dtype} {list(mask.shape)}")
+        stuck = ~mask.any(dim=-1)
+        if bool(stuck.any()):
+            run, row = stuck.nonzero()[0].tolist()
+            raise BatchError(f"mask: run {run}, row {row} has no legal action; one action at least must be True")
+        return cls(torch.log_softmax(logits.masked_fill(~mask, -math.inf), dim=-1), mask)
+
+    def sample(self, uniforms: Tensor) -> Tensor:
+        """Return the first action whose cumulative probability exceeds ``uniforms`` in [0, 1).
+
+        The sum of all probabilities may fall short of 1 by rounding, so the uniform is scaled to it, which keeps it
+        strictly below; an action of probability 0 adds nothing to the sum and so is never the first to exceed it.
+        """
+        cumulative = self.action_log_probs.exp().cumsum(dim=-1)
+        return (cumulative <= uniforms[..., None] * cumulative[..., -1:]).sum(dim=-1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return log π(a) ``[runs, n]``."""
+        return self.action_log_probs.gather(-1, actions[..., None])[..., 0]
+
+    def entropy(self) -> Tensor:
+        """Return -Σ_a π(a) log π(a) ``[runs, n]``, with 0 log 0 = 0."""
+        log_probs = self.action_log_probs
+        if self._mask is not None:
+            log_probs = log_probs.masked_fill(
+                ~self._mask, 0
+            )  # before the product: 0 * -inf is NaN, and so its gradient
+        return -(self.action_log_probs.exp() * log_probs).sum(dim=-1)
+
+    def score(self, actions: Tensor) -> Tensor:
+        """Return the gradient of log π(a) with respect to the logits, e_a - π, ``[runs, n, actions]``."""
+        probs = self.action_log_probs.exp()
+        chosen: Tensor = functional.one_hot(actions, probs.shape[-1])
+        return chosen - probs
+
+
+class DiagonalGaussian:
+    """Independent normal distributions; log-density and entropy are summed over the dimensions of the action.
+
+    Shapes: ``mean``, actions and uniforms ``[runs, n, size]``, ``log_std [runs, 1, size]``.
+    """
+
+    action_log_probs: None = None  # no finite set of actions
+
+    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
+        self.mean = mean
+        self.log_std = log_std
+
+    def standardise(self, actions: Tensor) -> Tensor:
+        """Return (a - mean) / std."""
+        return (actions.to(self.mean.dtype) - self.mean) * torch.exp(-self.log_std)
+
+    def sample(self, uniforms: Tensor) -> Tensor:
+        """Return mean + std Φ⁻¹(u); actions are not clipped."""
+        normals = torch.special.ndtri(uniforms).to(self.mean.dtype)
+        return self.mean + torch.exp(self.log_std) * normals
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return the log-density Σ_i -((a_i - mean_i) / std_i)² / 2 - log std_i - log(2π) / 2, ``[runs, n]``."""
+        return (-0.5 * self.standardise(actions).square() - self.log_std - 0.5 * _LOG_2PI).sum(dim=-1)
+
+    def entropy(self) -> Tensor:
+        """Return Σ_i log std_i + log(2πe) / 2, ``[runs, n]``."""
+        of_one: Tensor = (self.log_std + 0.5 * (1 + _LOG_2PI)).sum(dim=-1)  # the same in every state
+        return of_one.expand(self.mean.shape[:-1])

@@ -1,0 +1,241 @@
+"""The state and the iteration of the ``online`` trainer. Axes: [runs, rows, t]; runs never mix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.training.episodes import EpisodeMeter
+from rlhf_lab.training.minibatches import minibatches
+from rlhf_lab.training.protocols import Evaluation, Setup
+from rlhf_lab.training.samples import Samples
+from rlhf_lab.training.step import GuardedOptimizer, Reduction, apply, as_state, from_state, make_actor, restrict
+from rlhf_lab.types import Loss, PolicyBatch, Trajectories, ValueBatch
+
+if TYPE_CHECKING:
+    from rlhf_lab_trainers.online import Online
+
+__all__ = ["OnlineLearner"]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Samples and everything the losses read beside them, each ``[runs, rows, t]``."""
+
+    samples: Samples
+    steps: Mapping[str, Tensor]
+
+
+class OnlineLearner:
+    """All seeds of one arm in training."""
+
+    def __init__(self, options: Online, setup: Setup) -> None:
+        self.options = options
+        self.components: Mapping[str, Any] = setup.components
+        self.streams = setup.streams
+        self.environment = setup.environment.build(setup.runs, options.envs, setup.streams["environment"])
+        self.actor: Any = make_actor(setup, self.environment.spaces)
+        self.optimizer = GuardedOptimizer(
+            self.components["optimizer"].build(self.actor), setup.runs, options.max_grad_norm
+        )
+        if "kl" in setup.components or any("ref_log_probs" in c.needs() for c in setup.components.values()):
+            self.actor.keep_reference()
+        self.kl_coef = torch.full((setup.runs,), options.kl_coef)
+        self.loss_state: dict[str, Tensor] = self.components["objective"].initial_state()
+        self.meter = EpisodeMeter(setup.runs)
+        self.iteration = 0
+        self.updates = 0  # optimiser steps so far; numbers the draws of a random loss
+
+    @property
+    def alive(self) -> Tensor:
+        """Which runs have not diverged, ``[runs]``."""
+        return self.optimizer.alive
+
+    def step(self, progress: float) -> dict[str, Tensor]:
+        """Collect, estimate, improve; return the iteration's metrics."""
+        self.optimizer.anneal(self.components["optimizer"].rate(progress))
+        samples = self.environment.collect(self.actor, self.options.size)
+        metrics = self.meter.add(samples.trajectories)
+        batch, observed = self._estimate(samples)
+        metrics |= observed
+        before = self.optimizer.snapshot()
+        metrics |= self._improve(batch)
+        self.optimizer.check_weights(before)
+        if "controller" in self.components:
+            self.kl_coef = _controlled(self.components["controller"], self.kl_coef, metrics["kl"], self.alive)
+            metrics["kl_coef"] = self.kl_coef.clone()
+        self.iteration += 1
+        metrics = {name: torch.where(self.alive, value, torch.nan) for name, value in metrics.items()}
+        return metrics | {"steps": self.meter.steps.clone(), "episodes": self.meter.episodes.clone()}
+
+    def _estimate(self, samples: Samples) -> tuple[_Batch, dict[str, Tensor]]:
+        """Return the batch with advantages and value targets, before any of this iteration's updates."""
+        batch, observed = self._complete(samples)
+        samples = replace(samples, trajectories=batch)
+        estimator, normalizer = self.components["advantage"], self.components.get("normalizer")
+        estimate = apply(estimator, restrict(batch, estimator))
+        if normalizer is not None:
+            estimate = apply(normalizer, restrict(batch, normalizer), estimate)
+        old = batch.log_probs if batch.target_log_probs is None else batch.target_log_probs
+        steps = {
+            "advantages": estimate.advantages,
+            "returns": estimate.returns,
+            "valid": batch.valid,
+            "ends": batch.terminated | batch.truncated,
+            "old_log_probs": old,
+            "behaviour_log_probs": batch.log_probs,
+            "ref_log_probs": batch.ref_log_probs,
+            "old_values": batch.values,
+        }
+        count = batch.valid.flatten(1).sum(1)
+        observed["mean_advantage"] = estimate.advantages.flatten(1).sum(1) / count
+        return _Batch(samples, {name: x for name, x in steps.items() if x is not None}), observed
+
+    def _complete(self, samples: Samples) -> tuple[Trajectories, dict[str, Tensor]]:
+        """Return the trajectories with what the loop itself provides, and the KL taken off the rewards where it enters there."""
+        batch = samples.trajectories
+        needs = frozenset().union(*(c.needs() for c in self.components.values()))
+        extra: dict[str, Any] = {}
+        observed: dict[str, Tensor] = {}
+        runs, rows, _ = batch.rewards.shape
+        if self.options.group_size and batch.group_ids is None:
+            extra["group_ids"] = (torch.arange(rows) // self.options.group_size).expand(runs, rows)
+        if self.options.running_mean_baseline:
+            mean = self.meter.scores / self.meter.episodes.clamp(min=1)
+            extra["baseline_scores"] = mean.to(batch.rewards.dtype)[:, None].expand(runs, rows)
+        if "score_norms" in needs:
+            extra["score_norms"] = self.actor.score_norms(samples)
+        kl = self.components.get("kl")
+        in_reward = kl is not None and self.options.kl_in == "reward"
+        if in_reward or needs & {"target_log_probs", "ref_log_probs"}:
+            with torch.no_grad():
+                evaluation = self.actor.evaluate(samples)
+            if "target_log_probs" in needs:
+                extra["target_log_probs"] = evaluation.log_probs
+            if "ref_log_probs" in needs:
+                extra["ref_log_probs"] = evaluation.ref_log_probs
+            if in_reward:
+                penalty = _divergence(kl, evaluation).masked_fill(~batch.valid, 0)
+                extra["rewards"] = batch.rewards - self.kl_coef.to(penalty)[:, None, None] * penalty
+                observed["kl"] = penalty.flatten(1).sum(1) / batch.valid.flatten(1).sum(1)
+        return (replace(batch, **extra) if extra else batch), observed
+
+    def _improve(self, batch: _Batch) -> dict[str, Tensor]:
+        """Take ``epochs x minibatches`` optimiser steps and return their metrics, averaged."""
+        totals: dict[str, Tensor] = {}
+        count = self.options.epochs * self.options.minibatches
+        for samples, steps in self._minibatches(batch):
+            loss, metrics = self._loss(samples, steps)
+            metrics["grad_norm"] = self.optimizer.step(loss)
+            self.updates += 1
+            if self.loss_state:
+                new = self.components["objective"].next_state(self.loss_state, metrics)
+                self.loss_state = {k: torch.where(self.alive, v, self.loss_state[k]) for k, v in new.items()}
+            for name, value in metrics.items():
+                totals[name] = totals.get(name, 0) + value / count
+        return totals
+
+    def _minibatches(self, batch: _Batch) -> Iterator[tuple[Samples, Mapping[str, Tensor]]]:
+        if self.options.minibatches == 1:
+            for _ in range(self.options.epochs):
+                yield batch.samples, batch.steps
+            return
+        losses = [
+            self.components[role] for role in ("objective", "value", "kl", "aggregation") if role in self.components
+        ]
+        yield from minibatches(
+            batch.samples,
+            batch.steps,
+            scopes={c.scope for c in losses},
+            count=self.options.minibatches,
+            epochs=self.options.epochs,
+            streams=self.streams["minibatches"],
+            first=self.iteration * self.options.epochs,
+        )
+
+    def _loss(self, samples: Samples, steps: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total loss ``[runs]`` and its parts, detached."""
+        objective = self.components["objective"]
+        evaluation = self.actor.evaluate(samples)
+        needs = objective.needs()
+        optional: dict[str, Any] = {
+            name: steps[name] for name in ("old_log_probs", "behaviour_log_probs", "ref_log_probs") if name in needs
+        }
+        if "entropy" in needs:
+            optional["entropy"] = evaluation.entropy
+        if "group_ids" in needs:
+            optional["group_ids"] = samples.trajectories.group_ids
+        if "uniforms" in needs:
+            shape = steps["valid"].shape[1:]
+            optional["uniforms"] = self.streams["loss"].uniforms(self.updates, *shape, dtype=evaluation.log_probs.dtype)
+        if self.loss_state:
+            optional["state"] = self.loss_state
+        policy = apply(
+            objective,
+            PolicyBatch(evaluation.log_probs, steps["advantages"], steps["valid"], steps["ends"], **optional),
+        )
+        reduction = Reduction(self.components["aggregation"], steps["valid"], steps["ends"])
+        loss, metrics = reduction(policy)
+        metrics["policy_loss"] = loss.detach()
+        for name, weight, part in self._other_losses(evaluation, steps):
+            value, _ = reduction(part)
+            metrics[name] = value.detach()
+            loss = loss + weight * value
+        return loss, metrics
+
+    def _other_losses(self, evaluation: Evaluation, steps: Mapping[str, Tensor]) -> Iterator[tuple[str, Any, Loss]]:
+        """Yield name, weight and per-step loss of value, entropy and KL, as far as they take part."""
+        options = self.options
+        if "value" in self.components:
+            value = self.components["value"]
+            old = steps["old_values"] if "old_values" in value.needs() else None
+            values: Any = evaluation.values
+            batch = ValueBatch(values, steps["returns"], steps["valid"], steps["ends"], old_values=old)
+            yield "value_loss", options.value_coef, apply(value, batch)
+        if evaluation.entropy is not None:
+            yield "entropy", -options.entropy_coef, Loss(evaluation.entropy.masked_fill(~steps["valid"], 0))
+        if "kl" in self.components and options.kl_in == "loss":
+            old_log_probs = steps["old_log_probs"] if options.epochs * options.minibatches > 1 else None
+            penalty = _divergence(self.components["kl"], evaluation, old_log_probs).masked_fill(~steps["valid"], 0)
+            yield "kl", self.kl_coef.to(penalty), Loss(penalty)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all that the next iteration depends on."""
+        return {
+            **as_state("actor", self.actor.state_dict()),
+            **as_state("optimizer", self.optimizer.state_dict()),
+            **as_state("environment", self.environment.state_dict()),
+            **as_state("meter", self.meter.state_dict()),
+            **as_state("loss", self.loss_state),
+            "kl_coef": self.kl_coef,
+            "counters": torch.tensor([self.iteration, self.updates]),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state_dict`` returned."""
+        self.actor.load_state_dict(from_state("actor", state))
+        self.optimizer.load_state_dict(from_state("optimizer", state))
+        self.environment.load_state_dict(from_state("environment", state))
+        self.meter.load_state_dict(from_state("meter", state))
+        self.loss_state = from_state("loss", state)
+        self.kl_coef = state["kl_coef"]
+        self.iteration, self.updates = state["counters"].tolist()
+
+
+def _divergence(kl: Any, evaluation: Evaluation, old_log_probs: Tensor | None = None) -> Tensor:
+    """Return the per-step KL to the reference, from actions' or whole distributions' log-probabilities."""
+    if kl.distributions:
+        answer: Tensor = kl(evaluation.action_log_probs, evaluation.ref_action_log_probs, old_log_probs=old_log_probs)
+    else:
+        answer = kl(evaluation.log_probs, evaluation.ref_log_probs, old_log_probs=old_log_probs)
+    return answer
+
+
+def _controlled(controller: Any, coefficient: Tensor, observed: Tensor, alive: Tensor) -> Tensor:
+    """Return the next coefficient ``[runs]``; a frozen run keeps its own."""
+    observed = torch.where(alive, observed, 0).to(coefficient)
+    return torch.where(alive, controller(coefficient, observed), coefficient)

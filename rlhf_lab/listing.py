@@ -1,0 +1,131 @@
+"""What ``rlhf-lab list``, ``show`` and ``studies`` say, as data and as tables."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import yaml
+from pydantic_core import PydanticUndefined
+from rich.console import Console
+from rich.table import Table
+
+from rlhf_lab.components import Component
+from rlhf_lab.registry import Registry
+
+__all__ = ["described", "listed", "named_studies", "print_component", "print_list", "print_studies"]
+
+
+def listed(registry: Registry, role: str | None, *, broken_only: bool = False) -> dict[str, Any]:
+    """Return the components and the plugins that did not load."""
+    components = [] if broken_only else [_entry(registry, c) for c in registry.components(role)]
+    return {"components": components, "broken": [{"source": b.source, "reason": b.reason} for b in registry.broken]}
+
+
+def described(registry: Registry, component: type[Component]) -> dict[str, Any]:
+    """Return everything that is known of a component."""
+    origin = registry.origin(component)
+    return {
+        **_entry(registry, component),
+        "doc": inspect.cleandoc(component.__doc__ or ""),
+        "parameters": [
+            {
+                "name": name,
+                "type": _type_name(info.annotation),
+                "default": _plain(info.get_default(call_default_factory=True)),
+                "bounds": " ".join(filter(None, map(_bound, info.metadata))),
+                "description": info.description or "",
+            }
+            for name, info in component.model_fields.items()
+        ],
+        "requires": sorted(component.requires),
+        "claims": sorted(component.claims),
+        "implements": component.implements,
+        "conventions": dict(component.conventions),
+        "scope": component.scope,
+        "source": f"{origin.file}:{origin.line}",
+    }
+
+
+def named_studies(registry: Registry) -> list[dict[str, str]]:
+    """Return name, title and file of the shipped studies."""
+    found = []
+    for name, paths in sorted(registry.studies.items()):
+        for path in paths:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+            found.append({"name": name, "title": str(data.get("title", "")), "file": str(path)})
+    return found
+
+
+def print_list(registry: Registry, role: str | None, *, broken_only: bool = False) -> None:
+    """Print the components as a table, then the plugins that did not load."""
+    console = Console()
+    data = listed(registry, role, broken_only=broken_only)
+    if data["components"]:
+        table = Table("role", "name", "what it is", "from", box=None, header_style="bold", pad_edge=False)
+        for entry in data["components"]:
+            table.add_row(entry["role"], entry["name"], entry["summary"], entry["from"])
+        console.print(table)
+    for broken in data["broken"]:
+        console.print(f"not loaded: {broken['source']}: {broken['reason']}", markup=False)
+    if broken_only and not data["broken"]:
+        console.print("every plugin loaded")
+
+
+def print_component(registry: Registry, component: type[Component]) -> None:
+    """Print a component's documentation, parameters and origin."""
+    console = Console()
+    data = described(registry, component)
+    console.print(f"[bold]{data['name']}[/bold]  ({data['role']})  {data['from']}\n")
+    console.print(data["doc"] + "\n", markup=False, highlight=False)
+    if data["parameters"]:
+        table = Table("parameter", "default", "bounds", "meaning", box=None, header_style="bold", pad_edge=False)
+        for row in data["parameters"]:
+            table.add_row(row["name"], str(row["default"]), row["bounds"], row["description"])
+        console.print(table)
+        console.print()
+    for label, value in (
+        ("needs", ", ".join(data["requires"])),
+        ("claims", ", ".join(data["claims"])),
+        ("implements", data["implements"]),
+        ("scope", data["scope"]),
+        ("reference", data["reference"]),
+        ("source", data["source"]),
+    ):
+        if value:
+            console.print(f"{label:<11}{value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_studies(registry: Registry) -> None:
+    """Print the named studies as a table."""
+    table = Table("study", "what it asks", box=None, header_style="bold", pad_edge=False)
+    for study in named_studies(registry):
+        table.add_row(study["name"], study["title"])
+    Console().print(table)
+
+
+def _entry(registry: Registry, component: type[Component]) -> dict[str, Any]:
+    origin = registry.origin(component)
+    summary = inspect.cleandoc(component.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    return {
+        "role": component.role,
+        "name": component.name,
+        "summary": summary,
+        "reference": component.reference,
+        "from": f"{origin.source} {origin.version}".strip(),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if value is PydanticUndefined:
+        return None
+    return value.model_dump() if isinstance(value, Component) else value
+
+
+def _type_name(annotation: Any) -> str:
+    return getattr(annotation, "__name__", None) or str(annotation).replace("typing.", "")
+
+
+def _bound(constraint: Any) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    return " ".join(f"{sign} {getattr(constraint, key)}" for key, sign in signs.items() if hasattr(constraint, key))

@@ -1,0 +1,1 @@
+"""Studies: many arms x many seeds, and what they say."""

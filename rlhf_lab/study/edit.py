@@ -1,0 +1,64 @@
+"""Changing a study from the command line, without YAML: ``--arm``, ``--set``, ``--seeds``; and printing it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from rlhf_lab.errors import LabError
+from rlhf_lab.registry import Registry
+from rlhf_lab.study.arms import assign, parse_assignment
+from rlhf_lab.study.schema import Study
+
+__all__ = ["apply_settings", "edit_study", "study_yaml"]
+
+
+def edit_study(
+    data: Mapping[str, Any], registry: Registry, *, arms: list[str], settings: list[str], seeds: int | None
+) -> dict[str, Any]:
+    """Return the study with added arms and changed values.
+
+    An added arm is the common spec with one component exchanged, crossed with the study's grid like any other arm. A setting's
+    path starts in the spec (``trainer.epochs=4``), or names a key of the study (``seeds=5``).
+    """
+    edited = copy.deepcopy(dict(data))
+    for text in arms:
+        role, component = _component(text, registry)
+        edited.setdefault("arms", {"base": {}})
+        if text in edited["arms"]:
+            raise LabError(f"--arm {text}: the study has an arm of that name already")
+        edited["arms"][text] = {role: component}
+    for text in settings:
+        path, value = parse_assignment(text)
+        if path.split(".")[0] in Study.model_fields:
+            assign(edited, path, value)
+        else:
+            edited["spec"] = apply_settings(edited.get("spec") or {}, [text])
+    if seeds is not None:
+        edited["seeds"] = seeds
+    return edited
+
+
+def apply_settings(spec: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
+    """Return the spec with each ``a.b=v`` applied."""
+    edited = copy.deepcopy(dict(spec))
+    for text in settings:
+        assign(edited, *parse_assignment(text))
+    return edited
+
+
+def study_yaml(data: Mapping[str, Any]) -> str:
+    """Return a study as YAML, with the line by which editors find its schema."""
+    head = "# yaml-language-server: $schema=rlhf-lab-study.schema.json  (made by: rlhf-lab schema > rlhf-lab-study.schema.json)\n"
+    body: str = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=120)
+    return head + body
+
+
+def _component(text: str, registry: Registry) -> tuple[str, dict[str, Any]]:
+    """Return role and mapping of ``my_gae,lam=0.9``."""
+    name, *rest = text.split(",")
+    found = registry.find(name.strip())
+    return found.role, {"name": found.name, **dict(parse_assignment(item) for item in rest)}

@@ -1,0 +1,194 @@
+"""What a study can measure: quantities along a training run, and exact ones that need no sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.errors import LabError
+from rlhf_lab.random import Streams
+from rlhf_lab.spec import RunSpec
+from rlhf_lab.training.protocols import Learner
+from rlhf_lab.training.step import Reduction, apply, restrict
+from rlhf_lab.types import PolicyBatch
+from rlhf_lab.worlds.estimator_error import estimator_error, gradient_error
+from rlhf_lab.worlds.protocol import ExactWorld
+
+__all__ = ["ALONG", "STATIC", "along", "exact_quantities", "first_update", "references"]
+
+ALONG = frozenset({"learning_curve", "regret", "value_error", "optimal_action"})
+STATIC = frozenset({"estimator_error", "gradient_error"})
+
+
+def along(
+    measures: frozenset[str], learner: Learner, previous: Mapping[str, Tensor], iterations: int
+) -> dict[str, Tensor]:
+    """Return exact quantities of the learner's present policy and critic, ``[runs]`` each.
+
+    ``previous`` is the last recorded point and ``iterations`` how many lie between: what is summed goes on from there.
+    """
+    world = learner.environment.exact()
+    if world is None:
+        needing = sorted(measures - {"learning_curve"})
+        if needing:
+            raise LabError(
+                f"measure: {needing[0]} needs a world whose exact values are known; this environment has none"
+            )
+        return {}
+    policy = policy_table(learner.actor, world)
+    found: dict[str, Tensor] = {}
+    if measures & {"learning_curve", "regret"}:
+        value = world.expected_return(policy)
+        found["exact_return"] = value
+        if "regret" in measures:
+            gap = world.optimal_return() - value
+            found["regret"] = previous.get("regret", torch.zeros_like(gap)) + iterations * gap
+    if "value_error" in measures:
+        found["value_error"] = _value_error(learner.actor, world, policy)
+    if "optimal_action" in measures:
+        best = world.optimal_action_values()
+        optimal = (best >= best.amax(-1, keepdim=True) - 1e-9).to(policy)
+        found["optimal_action"] = (world.start * (policy * optimal).sum(-1)).sum(-1)
+    return found
+
+
+def references(learner: Learner) -> dict[str, dict[str, float]]:
+    """Return the optimum and the uniform policy's exact return, averaged over runs whose worlds differ."""
+    world = learner.environment.exact()
+    if world is None:
+        return {}
+    optimum, uniform = world.optimal_return(), world.expected_return(world.uniform_policy())
+    return {"exact_return": {"optimum": float(optimum.mean()), "uniform": float(uniform.mean())}}
+
+
+def policy_table(actor: Any, world: ExactWorld) -> Tensor:
+    """Return the policy as probabilities ``[runs, states, actions]`` in float64."""
+    states = torch.arange(world.states).expand(actor.runs, world.states)
+    mask = None if world.legal is None else world.legal.expand(actor.runs, *world.legal.shape)
+    with torch.no_grad():
+        table = actor.action_log_probs(states, mask).double().exp()
+    return table / table.sum(-1, keepdim=True)
+
+
+def exact_quantities(measures: frozenset[str], spec: RunSpec) -> dict[str, float]:
+    """Return the exact error of the spec's estimator, and of its gradient, at the initial policy. No sampling."""
+    streams = Streams([0])
+    environment = spec.environment.build(1, 1, streams["environment"])
+    world = environment.exact()
+    if world is None:
+        raise LabError(f"environment {spec.environment.name!r} has no exact world, so no exact error can be computed")
+    if spec.advantage is None:
+        raise LabError("estimator_error and gradient_error need an advantage; add `advantage: NAME` to the spec")
+    actor = spec.policy.build(environment.spaces, 1, streams["policy"])
+    world = world.single()
+    policy = policy_table(actor, world)[0]
+    values = world.state_values(policy)
+    settings = spec.exact
+    critic = values + settings.critic_error * _pattern(world, values)
+    found: dict[str, float] = {}
+    if "estimator_error" in measures:
+        error = estimator_error(
+            world, policy, spec.advantage, critic, horizon=settings.horizon, samples=settings.samples
+        )
+        found |= {
+            "bias": float(error.bias),
+            "squared_bias": float(error.squared_bias),
+            "variance": float(error.variance),
+            "mse": float(error.mse),
+        }
+    if "gradient_error" in measures:
+        if spec.objective is None:
+            raise LabError("gradient_error needs an objective; add `objective: NAME` to the spec")
+        gradient = gradient_error(
+            world,
+            policy,
+            spec.advantage,
+            spec.objective,
+            critic,
+            horizon=settings.horizon,
+            samples=settings.samples,
+            normalizer=spec.normalizer,
+            jacobian=_jacobian(actor, world),
+        )
+        found |= {
+            "gradient_bias": float(gradient.relative_bias),
+            "gradient_variance": float(gradient.variance_trace),
+            "gradient_cosine": float(gradient.cosine),
+        }
+    return found
+
+
+def first_update(learner: Any, spec: RunSpec) -> dict[str, Tensor]:
+    """Return the first update's loss and gradient on one batch, beside the score-function gradient; ``[runs]`` each.
+
+    ``loss_plus_mean_advantage`` is 0 where the loss is minus the mean advantage; ``gradient_difference`` is the distance to
+    the gradient of -mean(A log pi), relative to that gradient's norm.
+    """
+    if spec.advantage is None or spec.objective is None or spec.aggregation is None or spec.trainer is None:
+        raise LabError("first_update needs a trainer with advantage and objective")
+    samples = learner.environment.collect(learner.actor, learner.options.size)
+    batch = samples.trajectories
+    estimate = apply(spec.advantage, restrict(batch, spec.advantage))
+    if spec.normalizer is not None:
+        estimate = apply(spec.normalizer, restrict(batch, spec.normalizer), estimate)
+    ends = batch.terminated | batch.truncated
+    count = batch.valid.flatten(1).sum(1)
+    mean = estimate.advantages.flatten(1).sum(1) / count
+    log_probs = learner.actor.evaluate(samples).log_probs
+    old = {"old_log_probs": batch.log_probs} if "old_log_probs" in spec.objective.needs() else {}
+    policy_batch = PolicyBatch(log_probs, estimate.advantages, batch.valid, ends, **old)
+    loss, _ = Reduction(spec.aggregation, batch.valid, ends)(apply(spec.objective, policy_batch))
+    score = -(estimate.advantages * log_probs.masked_fill(~batch.valid, 0)).flatten(1).sum(1) / count
+    gradient, reference = (_gradient(learner.actor, x) for x in (loss, score))
+    norm = reference.norm(dim=1)
+    return {
+        "loss": loss.detach(),
+        "mean_advantage": mean,
+        "loss_plus_mean_advantage": (loss.detach() + mean).abs(),
+        "grad_norm": gradient.norm(dim=1),
+        "gradient_difference": (gradient - reference).norm(dim=1) / norm,
+    }
+
+
+def _gradient(actor: Any, loss: Tensor) -> Tensor:
+    """Return ``[runs, parameters]``: the gradient of each run's loss."""
+    parameters = list(actor.parameters())
+    parts = torch.autograd.grad(loss.sum(), parameters, retain_graph=True, allow_unused=True)
+    return torch.cat([g.flatten(1) for g in parts if g is not None], dim=1)
+
+
+def _value_error(actor: Any, world: ExactWorld, policy: Tensor) -> Tensor:
+    states = torch.arange(world.states).expand(actor.runs, world.states)
+    with torch.no_grad():
+        values = actor.values(states)
+    if values is None:
+        raise LabError("measure: value_error needs a policy with a critic; set policy.critic: true")
+    error = (values.double() - world.state_values(policy))[:, ~world.terminal]
+    return error.square().mean(-1).sqrt()
+
+
+def _pattern(world: ExactWorld, values: Tensor) -> Tensor:
+    """Return a fixed critic error ``[states]``: noise of seed 0 with the root mean square of the values, 0 at terminal states."""
+    noise = Streams([0], "critic error").normals(0, world.states)[0].masked_fill(world.terminal, 0)
+    rms = noise[~world.terminal].square().mean().sqrt()
+    return noise / rms * values[~world.terminal].square().mean().sqrt()
+
+
+def _jacobian(actor: Any, world: ExactWorld) -> Tensor:
+    """Return ``[states, actions, parameters]``: the gradient of each log-probability."""
+    states = torch.arange(world.states)[None]
+    mask = None if world.legal is None else world.legal[None]
+    log_probs = actor.action_log_probs(states, mask)[0]
+    parameters = list(actor.parameters())
+    rows = []
+    for entry in log_probs.flatten():
+        if not bool(entry.isfinite()):  # an illegal action has no gradient
+            rows.append(torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64))
+            continue
+        parts = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
+        flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, parts, strict=True)]
+        rows.append(torch.cat([g.flatten() for g in flat]).double())
+    return torch.stack(rows).view(*log_probs.shape, -1)

@@ -1,0 +1,224 @@
+"""The numbers of a report, as plain rows: for the page, the terminal and the CSV files alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from math import isfinite, nan
+from typing import Any, Final
+
+import numpy as np
+
+from rlhf_lab.study import statistics, text
+from rlhf_lab.study.results import ArmResult, Results
+from rlhf_lab.study.schema import Score
+from rlhf_lab.study.statistics import Interval, Summary
+
+__all__ = [
+    "ArmRow",
+    "Comparison",
+    "ScoreTable",
+    "comparisons",
+    "differences",
+    "parameter_of",
+    "score_tables",
+    "warnings_of",
+]
+
+ALL_PAIRS: Final = 6  # arms up to which every pair is compared; above, every arm with the first
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One arm in a score table."""
+
+    arm: ArmResult
+    summary: Summary
+    optimum: float = nan
+    uniform: float = nan
+
+    @property
+    def to_optimum(self) -> float:
+        """Mean minus the exact optimum: 0 is perfect."""
+        return self.summary.mean.value - self.optimum
+
+    @property
+    def over_uniform(self) -> float:
+        """Mean minus the exact value of the uniform policy: 0 is as good as acting at random."""
+        return self.summary.mean.value - self.uniform
+
+    @property
+    def normalised(self) -> float:
+        """0 for the uniform policy, 1 for the optimum."""
+        span = self.optimum - self.uniform
+        return self.over_uniform / span if span else nan
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """All arms of one environment under one score, best first."""
+
+    environment: str
+    name: str
+    score: Score
+    rows: tuple[ArmRow, ...]
+
+    @property
+    def label(self) -> str:
+        """What readers see."""
+        return self.score.label or self.name
+
+    @cached_property
+    def has_references(self) -> bool:
+        """Tell whether the exact optimum or the uniform policy's value is known."""
+        return any(isfinite(row.optimum) or isfinite(row.uniform) for row in self.rows)
+
+    @cached_property
+    def has_failures(self) -> bool:
+        """Tell whether any seed failed."""
+        return any(row.summary.failed for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms on their shared seeds; a failed seed counts as the worst score."""
+
+    first: str
+    second: str
+    difference: Interval
+    probability: Interval  # that a run of the first arm beats a run of the second
+    separated: bool  # after Holm's correction over the table
+    needed: int | None
+
+
+def score_tables(results: Results) -> list[ScoreTable]:
+    """Return a table per environment and score; arms that lack the score's metric stay out."""
+    tables = []
+    for environment, arms in _by_environment(results.arms).items():
+        for name, score in results.study.scores.items():
+            rows = [_row(arm, score) for arm in arms if score.metric in arm.curves]
+            if rows:
+                sign = -1 if score.better == "higher" else 1
+                rows.sort(key=lambda row: key if isfinite(key := sign * row.summary.mean.value) else np.inf)
+                tables.append(ScoreTable(environment, name, score, tuple(rows)))
+    return tables
+
+
+def comparisons(table: ScoreTable, order: Iterable[str]) -> list[Comparison]:
+    """Compare the table's arms in the study's ``order``: all pairs of few arms, or each of many with the first."""
+    present = {row.arm.name: row.arm for row in table.rows}
+    names = [name for name in order if name in present]
+    pairs = list(combinations(names, 2)) if len(names) <= ALL_PAIRS else [(name, names[0]) for name in names[1:]]
+    found, p_values = [], []
+    for first, second in pairs:
+        arms = present[first], present[second]
+        shared = sorted(set(arms[0].seeds) & set(arms[1].seeds))
+        if not shared:
+            continue
+        raw = [arm.score(table.score)[[arm.seeds.index(seed) for seed in shared]] for arm in arms]
+        a, b = statistics.failures_as_worst(raw, table.score.better)
+        p_values.append(statistics.p_value(a - b, resamples=2000))
+        found.append(
+            Comparison(
+                first,
+                second,
+                statistics.paired_difference(a, b, resamples=2000),
+                statistics.probability_of_improvement(*raw, better=table.score.better, resamples=500),
+                False,
+                statistics.seeds_needed(a - b),
+            )
+        )
+    rejected, _ = statistics.holm(p_values)
+    return [
+        Comparison(c.first, c.second, c.difference, c.probability, separated, c.needed)
+        for c, separated in zip(found, rejected, strict=True)
+    ]
+
+
+def differences(arms: Iterable[ArmResult]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the dotted paths that differ, and each arm's values there."""
+    listed = list(arms)
+    paths = list(dict.fromkeys(path for arm in listed for path in arm.parameters))
+    shown = {path: [text.value(parameter_of(arm, path)) for arm in listed] for path in paths}
+    names = [arm.name for arm in listed]
+    paths = [path for path in paths if len(set(shown[path])) > 1 and shown[path] != names]
+    return paths, [(name, [shown[path][i] for path in paths]) for i, name in enumerate(names)]
+
+
+def parameter_of(arm: ArmResult, path: str) -> Any:
+    """Return the value of a dotted parameter: the arm's own, else what its resolved spec says; None where it has none."""
+    if path in arm.parameters:
+        return arm.parameters[path]
+    node: Any = arm.spec
+    for part in path.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return None
+        node = node[part]
+    return node["name"] if isinstance(node, Mapping) and "name" in node else node
+
+
+def warnings_of(results: Results, tables: Iterable[ScoreTable]) -> list[str]:
+    """Return what a reader must know before believing the numbers: the study's own, the arms', and those found here."""
+    found = list(results.warnings)
+    sampled = [arm for arm in results.arms if arm.curves and arm.seeds]
+    for n in sorted({len(arm.seeds) for arm in sampled}):
+        if message := statistics.few_seeds(n):
+            found.append(message)
+    for arm in results.arms:
+        failed = int(arm.failed.sum())
+        if failed:
+            found.append(
+                f"{arm.name}: {failed} of {text.plural(len(arm.seeds), 'seed')} failed (a value was not finite). "
+                "Tables are over the others; comparisons count each as the worst score"
+            )
+        found += [f"{arm.name}: {warning}" for warning in arm.warnings]
+    for arms in _by_environment(sampled).values():
+        if message := _unequal_budgets(arms):
+            found.append(message)
+    for table in tables:
+        found += [
+            f"{row.arm.name}: {table.label} is {text.number(row.summary.median)} on every seed"
+            for row in table.rows
+            if row.summary.mean.low == row.summary.mean.high
+        ]
+    return list(dict.fromkeys(found))
+
+
+def _row(arm: ArmResult, score: Score) -> ArmRow:
+    references = arm.references.get(score.metric, {})
+    summary = statistics.summarise(arm.score(score), better=score.better, resamples=2000)
+    return ArmRow(arm, summary, references.get("optimum", nan), references.get("uniform", nan))
+
+
+def _by_environment(arms: Iterable[ArmResult]) -> dict[str, list[ArmResult]]:
+    """Group arms by environment: its name alone where that tells them apart, with the parameters that differ otherwise."""
+    listed = list(arms)
+    specs = [_environment(arm) for arm in listed]
+    groups: dict[str, list[ArmResult]] = {}
+    for arm, spec in zip(listed, specs, strict=True):
+        namesakes = [other for other in specs if other.get("name") == spec.get("name")]
+        varying = [key for key in spec if any(other.get(key) != spec[key] for other in namesakes)]
+        title = text.value({"name": spec.get("name", "environment"), **{key: spec[key] for key in varying}})
+        groups.setdefault(title, []).append(arm)
+    return groups
+
+
+def _environment(arm: ArmResult) -> Mapping[str, Any]:
+    spec = arm.spec.get("environment") or {}
+    return spec if isinstance(spec, Mapping) else {"name": str(spec)}
+
+
+def _unequal_budgets(arms: list[ArmResult]) -> str | None:
+    """Warn where arms share neither their number of steps nor their number of episodes."""
+    ends: dict[str, list[float]] = {}
+    for axis in ("steps", "episodes"):
+        ends[axis] = [float(arm.x[axis][-1]) for arm in arms if axis in arm.x and len(arm.x[axis])]
+    known = {axis: values for axis, values in ends.items() if len(values) == len(arms) > 1}
+    if not known or any(max(values) <= 1.01 * min(values) for values in known.values()):
+        return None
+    axis, values = next(iter(known.items()))
+    return (
+        f"unequal budgets: arms used between {min(values):,.0f} and {max(values):,.0f} {axis}; compare them over {axis}"
+    )

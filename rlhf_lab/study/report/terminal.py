@@ -1,0 +1,86 @@
+"""The report as text, for the terminal: the same numbers as on the page."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlhf_lab.study import text
+from rlhf_lab.study.conclusions import Finding, evaluate
+from rlhf_lab.study.report.tables import ScoreTable, score_tables, warnings_of
+from rlhf_lab.study.results import Results
+
+__all__ = ["print_summary"]
+
+MOST_ROWS: Final = 12
+_STYLES: Final = {"reproduced": "green", "not reproduced": "red", "undecided": "yellow"}
+
+
+def print_summary(results: Results, console: Console) -> None:
+    """Print scores of the arms, exact quantities, conclusions and warnings."""
+    tables = score_tables(results)
+    first = next(iter(results.study.scores), None)
+    for table in tables:
+        if table.name == first:
+            console.print(_scores(table))
+    if any(arm.exact for arm in results.arms):
+        console.print(_exact(results))
+    if findings := evaluate(results):
+        console.print(_conclusions(findings))
+    for warning in warnings_of(results, tables):
+        console.print(Text.assemble(("warning  ", "yellow"), warning))
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", overflow="fold")
+    return table
+
+
+def _scores(table: ScoreTable) -> Table:
+    columns = ["arm", "IQM", "mean", "95 % interval", "seeds"]
+    columns += ["failed"] if table.has_failures else []
+    columns += ["to optimum"] if table.has_references else []
+    drawn = _table(f"{table.label} on {table.environment}, {table.score.better} is better", *columns)
+    for row in table.rows[:MOST_ROWS]:
+        summary = row.summary
+        cells = [row.arm.name, text.number(summary.iqm.value), text.number(summary.mean.value)]
+        cells += [text.interval(summary.mean), str(summary.n)]
+        cells += [str(summary.failed)] if table.has_failures else []
+        cells += [text.number(row.to_optimum)] if table.has_references else []
+        drawn.add_row(*cells)
+    _more(drawn, len(table.rows))
+    return drawn
+
+
+def _exact(results: Results) -> Table:
+    arms = [arm for arm in results.arms if arm.exact]
+    names = list(dict.fromkeys(name for arm in arms for name in arm.exact))
+    drawn = _table("Exact quantities, no sampling", "arm", *(name.replace("_", " ") for name in names))
+    for arm in arms[:MOST_ROWS]:
+        drawn.add_row(arm.name, *(text.number(arm.exact.get(name, float("nan"))) for name in names))
+    _more(drawn, len(arms))
+    return drawn
+
+
+def _more(table: Table, rows: int) -> None:
+    if rows > MOST_ROWS:
+        table.caption = f"{rows - MOST_ROWS} more in the report"
+        table.caption_justify = "left"
+
+
+def _conclusions(findings: list[Finding]) -> Table:
+    drawn = Table(title="Conclusions", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    drawn.add_column("verdict", no_wrap=True)
+    drawn.add_column("claim", ratio=3)
+    drawn.add_column("because", ratio=2)
+    for finding in findings:
+        verdict = Text(finding.verdict, style=_STYLES[finding.verdict])
+        claim = f"{finding.claim}: {finding.statement}" if finding.claim else finding.statement
+        drawn.add_row(verdict, Text(claim), Text(finding.because))
+    return drawn

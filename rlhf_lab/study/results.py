@@ -1,0 +1,126 @@
+"""What a study found, in memory: plain NumPy, no torch. The report, the tables and pandas read this and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rlhf_lab.errors import LabError, did_you_mean
+from rlhf_lab.study.schema import Score, Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ArmResult", "Array", "Results"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm: curves over recorded points, one column per seed, and exact quantities that need no seed."""
+
+    name: str
+    spec: Mapping[str, Any]  # resolved, every default filled in
+    parameters: Mapping[str, Any]  # dotted path -> value of everything that tells this arm from the common spec
+    seeds: tuple[int, ...]
+    x: Mapping[str, Array] = field(default_factory=dict)  # "iteration", "steps", "episodes": [points], mean over seeds
+    curves: Mapping[str, Array] = field(default_factory=dict)  # metric -> [points, seeds]; NaN where not defined
+    exact: Mapping[str, float] = field(default_factory=dict)  # quantity -> exact value
+    failed: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))  # [seeds]
+    references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # metric -> {"optimum", "uniform"}
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def score(self, score: Score) -> Array:
+        """Return ``[seeds]``: the score of each seed. A failed seed is NaN."""
+        if score.metric not in self.curves:
+            raise LabError(
+                f"arm {self.name!r} has no metric {score.metric!r}. {did_you_mean(score.metric, self.curves)}"
+            )
+        curve = self.curves[score.metric]
+        points = len(curve)
+        if score.at == "first":
+            part = curve[:1]
+        elif score.at == "last":
+            part = curve[-1:]
+        elif score.at == "mean":
+            part = curve
+        else:
+            low = min(int(score.window[0] * points), max(points - 1, 0))
+            part = curve[low : max(low + 1, round(score.window[1] * points))]
+        defined = ~np.isnan(part)
+        count = defined.sum(axis=0)
+        value = np.where(defined, part, 0).sum(axis=0) / np.maximum(count, 1)
+        failed = self.failed if len(self.failed) else np.zeros(len(self.seeds), dtype=np.bool_)
+        return np.where(failed | (count == 0), np.nan, value)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All arms of a study with their provenance."""
+
+    name: str
+    study: Study
+    arms: tuple[ArmResult, ...]
+    provenance: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+    directory: str = ""
+
+    def arm(self, name: str) -> ArmResult:
+        """Return the arm called ``name``."""
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise LabError(f"no arm is called {name!r}. {did_you_mean(name, (a.name for a in self.arms))}")
+
+    def matching(self, patterns: list[str]) -> list[ArmResult]:
+        """Return the arms whose name matches one of the shell patterns, in the study's order."""
+        return [a for a in self.arms if any(fnmatchcase(a.name, p) or a.name == p for p in patterns)]
+
+    def quantity(self, arm: ArmResult, name: str) -> Array:
+        """Return a score (``[seeds]``) or an exact quantity (``[1]``) of an arm by its name."""
+        if name in self.study.scores:
+            return arm.score(self.study.scores[name])
+        if name in arm.exact:
+            return np.array([arm.exact[name]])
+        raise LabError(
+            f"arm {arm.name!r} has neither a score nor an exact quantity {name!r}. "
+            f"{did_you_mean(name, [*self.study.scores, *arm.exact])}"
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per arm, seed, metric and recorded point, and one per exact quantity (seed is NA)."""
+        import pandas as pd
+
+        frames = []
+        for arm in self.arms:
+            for metric, curve in arm.curves.items():
+                points, seeds = curve.shape
+                frames.append(
+                    pd.DataFrame(
+                        {
+                            "arm": arm.name,
+                            "seed": pd.array(np.tile(arm.seeds, points), dtype="Int64"),
+                            "metric": metric,
+                            **{axis: np.repeat(x, seeds) for axis, x in arm.x.items()},
+                            "value": curve.ravel(),
+                        }
+                    )
+                )
+            if arm.exact:
+                exact = pd.DataFrame({"arm": arm.name, "metric": list(arm.exact), "value": list(arm.exact.values())})
+                frames.append(exact.assign(seed=pd.array([None] * len(exact), dtype="Int64")))
+        return (
+            pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["arm", "seed", "metric", "value"])
+        )
+
+    def _repr_html_(self) -> str:
+        from rlhf_lab.study.report.page import notebook_html
+
+        return notebook_html(self)

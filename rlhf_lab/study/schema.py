@@ -1,0 +1,149 @@
+"""What a study file says: a common spec, arms, seeds, what to measure, and which published figures it tests.
+
+Free of torch, so that a report can be rebuilt and the schema printed quickly.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["MEASURES", "Best", "Conclusion", "Figure", "Level", "Order", "Score", "Share", "Study"]
+
+MEASURES = {
+    "learning_curve": "what the trainer reports at each recorded point, and the exact return where the world allows it",
+    "regret": "exact return of the optimum minus that of the policy, summed over iterations",
+    "value_error": "root mean squared error of the critic against the exact values over the states",
+    "optimal_action": "probability of an optimal action under the policy, averaged over the start distribution",
+    "estimator_error": "exact bias, variance and MSE of the advantage estimator; no sampling",
+    "gradient_error": "exact bias, variance trace and cosine of the expected gradient; no sampling",
+    "first_update": "loss and gradient of the first update on one batch, against the REINFORCE gradient",
+}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Score(_Model):
+    """One number per seed, from a curve. The first score of a study is the one that tables and comparisons use."""
+
+    metric: str = Field(description="name of a recorded metric")
+    at: Literal["last", "mean", "first", "window"] = Field(
+        default="last",
+        description="last point; mean of all points (area under the curve); first point; mean of the points in `window`",
+    )
+    window: tuple[float, float] = Field(default=(0.9, 1.0), description="fractions of the curve, for at: window")
+    better: Literal["higher", "lower"] = Field(default="higher", description="which direction is good")
+    label: str = Field(default="", description="what tables call it; default: the metric's name")
+
+
+class Figure(_Model):
+    """One plot of the report."""
+
+    kind: Literal["curve", "sweep", "frontier"] = Field(
+        description="curve: metric over x; sweep: a score or exact quantity over a parameter; frontier: y over x quantity"
+    )
+    y: str = Field(description="metric (curve), or score or exact quantity (sweep, frontier)")
+    x: str = Field(
+        default="steps",
+        description="steps, episodes or iteration (curve); dotted parameter (sweep); quantity (frontier)",
+    )
+    series: str | None = Field(
+        default=None, description="dotted parameter that tells lines apart; default: one per arm"
+    )
+    arms: list[str] = Field(default_factory=lambda: ["*"], description="shell patterns of the arms to show")
+    title: str = Field(default="", description="default: made from x and y")
+    caption: str = Field(default="", description="what a reader should see in it")
+    statistic: Literal["mean", "iqm"] = Field(
+        default="mean", description="over seeds, with its bootstrap band; conclusions are about means"
+    )
+    x_log: bool = False
+    y_log: bool = False
+
+
+class _Conclusion(_Model):
+    statement: str = Field(description="what is claimed, in one sentence")
+    claim: str = Field(default="", description="id of the claim or figure it tests")
+    source: str = Field(default="", description="where the claim or figure is published")
+
+
+class Order(_Conclusion):
+    """One arm is better than another: paired difference of a score over seeds, or of an exact quantity."""
+
+    kind: Literal["order"]
+    better: str = Field(description="name of an arm")
+    worse: str = Field(description="name of an arm")
+    quantity: str | None = Field(default=None, description="score or exact quantity; default: the first score")
+    direction: Literal["higher", "lower"] | None = Field(default=None, description="default: the score's")
+
+
+class Level(_Conclusion):
+    """An arm's mean score, or exact quantity, is the published figure within a tolerance."""
+
+    kind: Literal["level"]
+    arm: str
+    published: float
+    tolerance: float = Field(gt=0)
+    quantity: str | None = None
+
+
+class Best(_Conclusion):
+    """Among the arms that match `among`, the one with the best mean is `expected`."""
+
+    kind: Literal["best"]
+    among: list[str] = Field(default_factory=lambda: ["*"], description="shell patterns of arm names")
+    expected: str = Field(description="shell pattern of the arm that should win")
+    quantity: str | None = None
+    direction: Literal["higher", "lower"] | None = None
+
+
+class Share(_Conclusion):
+    """At least `share` of an arm's seeds reach `threshold`."""
+
+    kind: Literal["share"]
+    arm: str
+    threshold: float
+    share: float = Field(ge=0, le=1)
+    quantity: str | None = None
+
+
+Conclusion = Annotated[Order | Level | Best | Share, Field(discriminator="kind")]
+
+
+class Study(_Model):
+    """A comparison of arms over seeds.
+
+    Every arm is the common ``spec`` with its own overrides; ``grid`` crosses all arms with lists of parameter values.
+    """
+
+    title: str = Field(description="what the study is about, in a few words")
+    description: str = Field(default="", description="what it asks and how it answers, in a paragraph")
+    spec: dict[str, Any] = Field(description="the common spec: environment, policy, trainer, advantage, objective ...")
+    arms: dict[str, dict[str, Any]] = Field(
+        default_factory=lambda: {"base": {}}, min_length=1, description="overrides by arm: nested, or dotted paths"
+    )
+    grid: dict[str, list[Any]] = Field(default_factory=dict, description="dotted path -> values; crossed with the arms")
+    seeds: Annotated[int, Field(ge=1, le=100_000)] | list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        default=20, description="how many seeds (0, 1, ...), or their list"
+    )
+    measure: list[str] = Field(default_factory=lambda: ["learning_curve"], min_length=1, description="what to measure")
+    scores: dict[str, Score] = Field(default_factory=dict, description="numbers per seed, by name")
+    figures: list[Figure] = Field(default_factory=list)
+    conclusions: list[Conclusion] = Field(default_factory=list)
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds, as a list."""
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+    @model_validator(mode="after")
+    def _check(self) -> Study:
+        unknown = [name for name in self.measure if name not in MEASURES]
+        if unknown:
+            raise ValueError(f"measure: {unknown[0]!r} is unknown. Possible: {', '.join(MEASURES)}")
+        seeds = self.seed_list
+        if len(set(seeds)) != len(seeds) or not seeds:
+            raise ValueError("seeds: the list must name each seed once and at least one")
+        return self

@@ -1,0 +1,195 @@
+"""The run directory: resolved study, provenance, one file per arm. Written atomically, never pickled.
+
+study.json          the resolved study; another study is refused here
+provenance.json     versions, hardware, seeds
+arms/NAME.safetensors               a finished arm: its curves, and everything else as JSON metadata
+arms/NAME.checkpoint.safetensors    an unfinished arm: learner state and curves so far, in one file
+report.html results.json scores.csv curves.csv
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from rlhf_lab.errors import LabError
+from rlhf_lab.study.results import ArmResult, Results
+from rlhf_lab.study.schema import Study
+
+__all__ = ["Checkpoint", "Store", "fingerprint"]
+
+Checkpoint = tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]
+"""Arrays by name, and JSON metadata."""
+
+
+def fingerprint(data: Any) -> str:
+    """Return eight hex digits that change with any part of ``data``."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+class Store:
+    """One run directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.arms = directory / "arms"
+
+    def open(self, name: str, study: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        """Create the directory, or go on in one that holds the same study; raises ``LabError`` otherwise."""
+        path = self.directory / "study.json"
+        resolved = {"name": name, "study": json.loads(json.dumps(study, default=str))}
+        if path.exists():
+            held = self._read_json(path)
+            if held != resolved:
+                raise LabError(
+                    f"{self.directory} holds another study ({_difference(held, resolved)} differs). "
+                    "Choose another directory with --out, or remove this one"
+                )
+        self._guard(lambda: self.arms.mkdir(parents=True, exist_ok=True))
+        self.write_text(path, json.dumps(resolved, indent=1))
+        self.write_text(self.directory / "provenance.json", json.dumps(provenance, indent=1))
+
+    def make(self) -> None:
+        """Create the directory, or find it there."""
+        self._guard(lambda: self.directory.mkdir(parents=True, exist_ok=True))
+
+    def result(self, arm: str) -> ArmResult | None:
+        """Return a finished arm, or None."""
+        found = self._read(self.arms / f"{_slug(arm)}.safetensors")
+        if found is None:
+            return None
+        arrays, meta = found
+        return ArmResult(
+            name=meta["name"],
+            spec=meta["spec"],
+            parameters=meta["parameters"],
+            seeds=tuple(meta["seeds"]),
+            x={k[2:]: v for k, v in arrays.items() if k.startswith("x/")},
+            curves={k[6:]: v for k, v in arrays.items() if k.startswith("curve/")},
+            exact=meta["exact"],
+            failed=arrays["failed"].astype(np.bool_),
+            references=meta["references"],
+            warnings=tuple(meta["warnings"]),
+            seconds=meta["seconds"],
+        )
+
+    def weights(self, arm: str) -> dict[str, np.ndarray[Any, Any]] | None:
+        """Return a finished arm's final weights by name, or None where it trained nothing."""
+        found = self._read(self.arms / f"{_slug(arm)}.weights.safetensors")
+        return None if found is None else found[0]
+
+    def save_weights(self, arm: str, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Keep an arm's final weights."""
+        self._write(self.arms / f"{_slug(arm)}.weights.safetensors", weights, {"name": arm})
+
+    def finish(self, arm: ArmResult) -> None:
+        """Keep a finished arm and drop its checkpoint."""
+        arrays = {f"x/{k}": v for k, v in arm.x.items()} | {f"curve/{k}": v for k, v in arm.curves.items()}
+        arrays["failed"] = arm.failed.astype(np.uint8)
+        meta = {
+            "name": arm.name,
+            "spec": arm.spec,
+            "parameters": arm.parameters,
+            "seeds": arm.seeds,
+            "exact": arm.exact,
+            "references": arm.references,
+            "warnings": arm.warnings,
+            "seconds": arm.seconds,
+        }
+        self._write(self.arms / f"{_slug(arm.name)}.safetensors", arrays, meta)
+        (self.arms / f"{_slug(arm.name)}.checkpoint.safetensors").unlink(missing_ok=True)
+
+    def checkpoint(self, arm: str) -> Checkpoint | None:
+        """Return an unfinished arm's arrays and metadata, or None."""
+        return self._read(self.arms / f"{_slug(arm)}.checkpoint.safetensors")
+
+    def save_checkpoint(self, arm: str, arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) -> None:
+        """Keep an unfinished arm; state and curves stand in one file, so that they always belong together."""
+        self._write(self.arms / f"{_slug(arm)}.checkpoint.safetensors", arrays, meta)
+
+    def results(self) -> Results:
+        """Return what the directory holds: all arms that are finished, in the study's order."""
+        path = self.directory / "study.json"
+        if not path.exists():
+            raise LabError(f"{self.directory} is no run directory: it has no study.json")
+        held = self._read_json(path)
+        study = Study.model_validate(held["study"])
+        provenance = self._read_json(self.directory / "provenance.json")
+        arms = [arm for name in provenance["arms"] if (arm := self.result(name)) is not None]
+        lacking = len(provenance["arms"]) - len(arms)
+        warnings = (f"{lacking} of {len(provenance['arms'])} arms are not finished",) if lacking else ()
+        return Results(held["name"], study, tuple(arms), provenance, warnings, str(self.directory))
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write a text file atomically."""
+        self._guard(lambda: _replace(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8")))
+
+    def _write(self, path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) -> None:
+        plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        text = {"json": json.dumps(meta, default=str)}
+        self._guard(lambda: _replace(path, lambda temporary: save_file(plain, temporary, metadata=text)))
+
+    def _read(self, path: Path) -> Checkpoint | None:
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+                return arrays, json.loads(file.metadata()["json"])
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            raise LabError(f"{path} is damaged ({error}); remove it, and its arm runs anew") from None
+
+    def _read_json(self, path: Path) -> Any:
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise LabError(f"{path} is damaged ({error}); remove the directory and run again") from None
+
+    def _guard(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except (OSError, SafetensorError) as error:
+            raise LabError(
+                f"cannot write in {self.directory}: {error}. What was finished before is kept; "
+                "make room or choose another directory with --out, then run the same command again"
+            ) from None
+
+
+def _replace(path: Path, write: Callable[[str], Any]) -> None:
+    """Write beside ``path``, then rename: a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:  # noqa: PTH123 - a handle to flush to the disk
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _slug(name: str) -> str:
+    """Return a file name for an arm; a digest keeps names apart that differ only in odd characters."""
+    plain = re.sub(r"[^A-Za-z0-9.=_-]+", "-", name).strip("-")
+    return plain if plain == name else f"{plain[:80]}-{fingerprint(name)}"
+
+
+def _difference(a: Any, b: Any, path: str = "") -> str:
+    """Return the first path at which two JSON values differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted(a.keys() | b.keys()):
+            if a.get(key) != b.get(key):
+                return _difference(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+    return path or "it"

@@ -1,0 +1,60 @@
+"""Finite worlds as Gymnasium environments: one episode at a time, from the same tables as the batched rollouts."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from rlhf_lab.training.finite import FiniteWorld, draw_index, tabulate
+
+__all__ = ["FiniteEnv"]
+
+
+class FiniteEnv(gymnasium.Env[np.int64, np.int64]):
+    """A ``FiniteWorld`` component with the interface of ``gymnasium.Env``; its fields are the keyword arguments.
+
+    Subclasses name the component. Observations are state numbers; ``info["action_mask"]`` (int8) tells the legal actions.
+    """
+
+    component: ClassVar[type[FiniteWorld]]
+    metadata: Final = {"render_modes": ["ansi"], "render_fps": 4}  # type: ignore[misc]
+
+    def __init__(self, render_mode: str | None = None, **fields: Any) -> None:
+        self.render_mode = render_mode
+        self._environment = self.component(**fields)
+        world = self._environment.world()
+        states, actions, _ = world.transition.shape
+        self.observation_space, self.action_space = Discrete(states), Discrete(actions)
+        self._tables = tabulate(world)
+        self._legal = np.ones((states, actions), dtype=np.int8) if world.legal is None else world.legal.numpy().astype(np.int8)
+        self._limit = self._environment.step_limit()
+        self._state = 0
+        self._age = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.int64, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._state, self._age = draw_index(self._tables.starts, 0, self.np_random.random()), 0
+        return np.int64(self._state), self._info()
+
+    def step(self, action: Any) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
+        if not self.action_space.contains(np.int64(action)) or not self._legal[self._state, action]:
+            raise ValueError(f"action {action} is illegal in state {self._state}; see info['action_mask']")
+        pair = self._state * int(self.action_space.n) + int(action)
+        index = draw_index(self._tables.cumulative, self._tables.offsets[pair], self.np_random.random())
+        reward = float(self._tables.payoffs[0, index])
+        if self._environment.reward_noise > 0:
+            reward += self._environment.reward_noise * self.np_random.standard_normal()
+        self._state = int(self._tables.successors[index])
+        self._age += 1
+        terminated = bool(self._tables.terminal[self._state])
+        truncated = not terminated and self._age >= self._limit
+        return np.int64(self._state), reward, terminated, truncated, self._info()
+
+    def render(self) -> str | None:  # type: ignore[override]
+        return self._environment.text(self._state) if self.render_mode == "ansi" else None
+
+    def _info(self) -> dict[str, Any]:
+        return {"action_mask": self._legal[self._state].copy()}

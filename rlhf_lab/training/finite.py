@@ -1,0 +1,322 @@
+"""Compiled rollouts on finite worlds.
+
+Requirements this file meets:
+- on a finite world every policy is a table, so the actor is asked once per collect, for all states, and one compiled
+  kernel walks all runs, rows and steps with it;
+- windows go on where the last one stopped, without a fake transition at a reset; whole episodes are always fresh ones;
+- each number depends on (seed, row, step, collect) alone: runs never mix, windows of 2 + 3 steps equal one of 5, and a
+  restored state goes on exactly.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rlhf_lab.components import Environment
+from rlhf_lab.random import Streams, philox, uniform
+from rlhf_lab.training.protocols import Actor, Size, Spaces
+from rlhf_lab.training.samples import Samples
+from rlhf_lab.types import Trajectories
+from rlhf_lab.worlds.tabular import TabularMDP
+
+__all__ = ["MAX_STEPS", "BuiltFinite", "FiniteWorld", "Tables", "draw_action", "draw_index", "gaussian", "tabulate"]
+
+MAX_STEPS: Final = 10_000  # ends what a policy that never arrives would make an endless loop
+_NEW: Final = -1  # state of a row between two episodes: its next step begins with a draw of the start state
+_DONE: Final = -2  # state of a row whose only episode is over
+_STEP: Final = np.uint64(0)  # last word of the counter: what the numbers are for
+_START: Final = np.uint64(1)
+_FIRST_CHUNK: Final = 32
+
+
+class Tables(NamedTuple):
+    """A world in the form from which it is sampled: the successors of each (state, action) one after the other."""
+
+    offsets: Any  # [states * actions + 1] where the successors of a pair begin
+    successors: Any  # [n] state numbers
+    cumulative: Any  # [n] cumulative probabilities within a pair, the last one 1
+    payoffs: Any  # [worlds, n] mean rewards; one world, or one per run
+    starts: Any  # [states] cumulative probabilities of the start state
+    terminal: Any  # [states]
+
+
+class _Policy(NamedTuple):
+    """An actor in tables, one row per state."""
+
+    log_probs: Any  # [runs, states, actions]
+    probabilities: Any  # [runs, states, actions]
+    values: Any  # [runs, states]; zeros without a critic
+
+
+class _Columns(NamedTuple):
+    """What happened, each ``[runs, rows, t]``; zeros where not valid."""
+
+    states: Any
+    actions: Any
+    rewards: Any
+    log_probs: Any
+    values: Any
+    next_values: Any
+    terminated: Any
+    truncated: Any
+    valid: Any
+
+
+def tabulate(world: TabularMDP) -> Tables:
+    """Return the sampling tables of ``world``."""
+    states, actions, _ = world.transition.shape
+    flat = np.asarray(world.transition).reshape(states * actions, states)
+    pair, successor = np.nonzero(flat)
+    offsets = np.searchsorted(pair, np.arange(states * actions + 1))
+    cumulative = np.cumsum(flat, axis=1)[pair, successor]
+    cumulative[offsets[1:][np.diff(offsets) > 0] - 1] = 1.0  # no rounding error may lead past the last successor
+    payoffs = np.asarray(world.reward).reshape(-1, states * actions, states)[:, pair, successor]
+    starts = np.cumsum(np.asarray(world.start))
+    starts[np.flatnonzero(np.asarray(world.start))[-1] :] = 1.0
+    return Tables(offsets, successor, cumulative, np.ascontiguousarray(payoffs), starts, np.asarray(world.terminal))
+
+
+@numba.njit(inline="always", cache=True)
+def draw_action(probabilities: Any, run: int, state: int, u: float) -> int:
+    """Return the action of ``probabilities[run, state]`` in whose share of (0, 1) ``u`` lies; never one of probability 0.
+
+    Without a jump out of the loop, which a processor would guess wrong half of the time.
+    """
+    below, chosen = 0.0, 0
+    for action in range(probabilities.shape[2]):
+        probability = probabilities[run, state, action]
+        if probability > 0 and u >= below:
+            chosen = action
+        below += probability
+    return chosen
+
+
+@numba.njit(inline="always", cache=True)
+def draw_index(cumulative: Any, first: int, u: float) -> int:
+    """Return the index from ``first`` on at which ``cumulative`` passes ``u``."""
+    while u >= cumulative[first]:
+        first += 1
+    return first
+
+
+@numba.njit(inline="always", cache=True)
+def gaussian(word: Any, other: Any) -> float:
+    """Return a standard normal number made of two 32-bit words (Box and Muller 1958, eq. 1)."""
+    return np.sqrt(-2 * np.log(uniform(word))) * np.cos(2 * np.pi * uniform(other))  # type: ignore[no-any-return]
+
+
+@numba.njit(cache=True)
+def _roll(
+    tables: Any, policy: Any, keys: Any, collect: int, first: int, limit: int, noise: float, restart: bool, state: Any,
+    age: Any, out: Any,
+) -> None:  # fmt: skip
+    """Walk every row for ``out``'s number of steps from ``state``, ``age``, which are moved on in place."""
+    offsets, successors, cumulative, payoffs, starts, terminal = tables
+    table, probabilities, critic = policy
+    states, actions, rewards, log_probs, values, next_values, terminated, truncated, valid = out
+    runs, rows, steps = states.shape
+    third = np.uint64(collect)
+    for run in range(runs):
+        world = run % payoffs.shape[0]
+        k0, k1 = keys[run, 0], keys[run, 1]
+        for row in range(rows):
+            now, taken = state[run, row], age[run, row]
+            for t in range(steps):
+                if now == _DONE:
+                    break
+                if now == _NEW:
+                    word, _, _, _ = philox(np.uint64(row), np.uint64(first + t), third, _START, k0, k1)
+                    now, taken = draw_index(starts, 0, uniform(word)), 0
+                w0, w1, w2, w3 = philox(np.uint64(row), np.uint64(first + t), third, _STEP, k0, k1)
+                action = draw_action(probabilities, run, now, uniform(w0))
+                index = draw_index(cumulative, offsets[now * table.shape[2] + action], uniform(w1))
+                reward = payoffs[world, index]
+                if noise > 0:
+                    reward += noise * gaussian(w2, w3)
+                after = successors[index]
+                taken += 1
+                end = terminal[after]
+                cut = not end and taken >= limit
+                states[run, row, t] = now
+                actions[run, row, t] = action
+                rewards[run, row, t] = reward
+                log_probs[run, row, t] = table[run, now, action]
+                values[run, row, t] = critic[run, now]
+                if not end:
+                    next_values[run, row, t] = critic[run, after]
+                terminated[run, row, t] = end
+                truncated[run, row, t] = cut
+                valid[run, row, t] = True
+                now = (_NEW if restart else _DONE) if end or cut else after
+            state[run, row], age[run, row] = now, taken
+
+
+class BuiltFinite:
+    """``runs x envs`` episodes in progress on a tabular world; see ``BuiltEnvironment``.
+
+    ``inputs``: ``observations`` (state numbers) and ``actions``, ``[runs, rows, t]`` int64, and ``mask
+    [runs, rows, t, actions]`` where some actions are illegal. Whole episodes come one per row, ``envs * count`` rows.
+    """
+
+    resumable = True
+
+    def __init__(
+        self,
+        world: TabularMDP,
+        runs: int,
+        envs: int,
+        streams: Streams,
+        *,
+        limit: int = MAX_STEPS,
+        noise: float = 0.0,
+        features: Tensor | None = None,
+        action_features: Tensor | None = None,
+    ) -> None:
+        states, actions, _ = world.transition.shape
+        self.world = world
+        self._legal = None if world.legal is None else world.legal | world.terminal[:, None]  # no empty distribution
+        self.spaces = Spaces(
+            actions,
+            states=states,
+            features=features,
+            action_features=action_features,
+            masked=self._legal is not None,
+        )
+        self._tables = tabulate(world)
+        self._keys = streams["steps"].keys
+        self._limit, self._noise, self._envs = limit, noise, envs
+        self._observations = torch.arange(states).expand(runs, states).contiguous()
+        self._mask = None if self._legal is None else self._legal.expand(runs, states, actions)
+        self._state = np.full((runs, envs), _NEW, dtype=np.int64)
+        self._age = np.zeros((runs, envs), dtype=np.int64)
+        self._steps = 0  # of each row in windows so far
+        self._collects = 0  # of whole episodes so far
+
+    def exact(self) -> TabularMDP:
+        """Return the world itself; its rewards are means."""
+        return self.world
+
+    @torch.no_grad()
+    def collect(self, actor: Actor, size: Size) -> Samples:
+        """Act and return trajectories; see ``BuiltEnvironment``."""
+        log_probs = actor.action_log_probs(self._observations, self._mask).contiguous()
+        values = actor.values(self._observations)
+        critic = log_probs.new_zeros(log_probs.shape[:2]) if values is None else values.contiguous()
+        policy = _Policy(log_probs.numpy(), log_probs.exp().numpy(), critic.numpy())
+        if size.unit == "steps":
+            columns = self._walk(policy, size.count, self._state, self._age, self._steps, 0)
+            self._steps += size.count
+        else:
+            self._collects += 1
+            columns = self._episodes(policy, self._envs * size.count)
+        return self._samples(columns, values is not None)
+
+    def _walk(self, policy: _Policy, steps: int, state: Any, age: Any, first: int, collect: int) -> _Columns:
+        """Walk on for ``steps`` columns, in windows (``collect`` 0) with a new episode after each end."""
+        shape, dtype = (*state.shape, steps), policy.log_probs.dtype
+        out = _Columns(
+            *[np.zeros(shape, dtype=np.int64) for _ in range(2)],
+            *[np.zeros(shape, dtype=dtype) for _ in range(4)],
+            *[np.zeros(shape, dtype=np.bool_) for _ in range(3)],
+        )
+        _roll(self._tables, policy, self._keys, collect, first, self._limit, self._noise, collect == 0, state, age, out)
+        return out
+
+    def _episodes(self, policy: _Policy, rows: int) -> _Columns:
+        """Walk fresh rows until each has ended, in ever longer chunks, and cut the padding off."""
+        state = np.full((policy.log_probs.shape[0], rows), _NEW, dtype=np.int64)
+        age = np.zeros_like(state)
+        chunks: list[_Columns] = []
+        done = 0
+        while (state != _DONE).any():
+            steps = max(done, _FIRST_CHUNK)
+            chunks.append(self._walk(policy, steps, state, age, done, self._collects))
+            done += steps
+        longest = int(age.max())
+        return _Columns(
+            *[
+                np.ascontiguousarray(np.concatenate(parts, axis=2)[:, :, :longest])
+                for parts in zip(*chunks, strict=True)
+            ]
+        )
+
+    def _samples(self, columns: _Columns, with_values: bool) -> Samples:
+        found = _Columns(*map(torch.from_numpy, columns))
+        trajectories = Trajectories(
+            found.rewards,
+            found.terminated,
+            found.truncated,
+            found.valid,
+            values=found.values if with_values else None,
+            next_values=found.next_values if with_values else None,
+            log_probs=found.log_probs,
+        )
+        inputs = {"observations": found.states, "actions": found.actions}
+        if self._legal is not None:
+            inputs["mask"] = self._legal[found.states]
+        return Samples(trajectories, inputs)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return where every row stands, and the counters of the random numbers."""
+        counters = torch.tensor([self._steps, self._collects])
+        return {
+            "state": torch.from_numpy(self._state.copy()),
+            "age": torch.from_numpy(self._age.copy()),
+            "counters": counters,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self._state, self._age = state["state"].numpy().copy(), state["age"].numpy().copy()
+        self._steps, self._collects = map(int, state["counters"])
+
+
+class FiniteWorld(Environment):
+    """Base of the environments that are a transition table: subclasses give ``world()``, and features if they have some."""
+
+    provides = frozenset({"log_probs", "next_values"})
+    gamma: float = Field(default=1.0, ge=0, le=1, description="discount of the exact values; the spec's own gamma")
+    max_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description=f"steps after which an episode is truncated; None: as registered with Gymnasium, else {MAX_STEPS}",
+    )
+    reward_noise: float = Field(default=0.0, ge=0, description="standard deviation of Gaussian noise on each reward")
+
+    @abstractmethod
+    def world(self) -> TabularMDP:
+        """Return the transition table."""
+
+    def step_limit(self) -> int:
+        """Return the number of steps after which an episode is truncated."""
+        return self.max_steps or MAX_STEPS
+
+    def features(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return ``features [states, d]`` for values and ``action_features [states, actions, d]``, or None for one-hot."""
+        return None, None
+
+    def text(self, state: int) -> str:
+        """Return a drawing of the world in ``state``."""
+        return f"state {state}"
+
+    def build(self, runs: int, envs: int, streams: Streams) -> BuiltFinite:
+        """Return ``runs x envs`` episodes in progress."""
+        features, action_features = self.features()
+        return BuiltFinite(
+            self.world(),
+            runs,
+            envs,
+            streams,
+            limit=self.step_limit(),
+            noise=self.reward_noise,
+            features=features,
+            action_features=action_features,
+        )

@@ -1,0 +1,62 @@
+"""Minibatches that never cut what a loss needs together: steps, rows or groups are the units that are shuffled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.errors import LabError
+from rlhf_lab.random import Streams
+from rlhf_lab.training.samples import Samples, take_rows
+
+__all__ = ["minibatches"]
+
+
+def minibatches(
+    samples: Samples,
+    steps: Mapping[str, Tensor],
+    *,
+    scopes: Set[str],
+    count: int,
+    epochs: int,
+    streams: Streams,
+    first: int,
+) -> Iterator[tuple[Samples, dict[str, Tensor]]]:
+    """Yield ``count`` minibatches per epoch, each run shuffled by its own stream; ``first`` numbers the first epoch.
+
+    The unit is the widest of ``scopes``: a step (only where the samples are stepwise), a row, or the rows of a group.
+
+    Raises ``LabError`` where there are fewer units than minibatches.
+    """
+    if scopes <= {"step"} and samples.stepwise:
+        samples = samples.as_steps()
+        steps = {name: x.reshape(x.shape[0], -1, 1) for name, x in steps.items()}
+    runs, rows = samples.trajectories.rewards.shape[:2]
+    members = torch.arange(rows).expand(runs, rows)[..., None]  # [runs, units, rows of the unit]
+    if "group" in scopes:
+        members = _groups(samples.trajectories.group_ids)
+    units = members.shape[1]
+    if units < count:
+        raise LabError(f"{count} minibatches cannot be cut from {units} units; collect more or use fewer minibatches")
+    for epoch in range(epochs):
+        order = streams.permutations(first + epoch, units)
+        for part in order.tensor_split(count, dim=1):
+            index = take_rows(members, part).flatten(1)
+            yield samples.select(index), {name: take_rows(x, index) for name, x in steps.items()}
+
+
+def _groups(group_ids: Tensor | None) -> Tensor:
+    """Return ``[runs, groups, size]``: the rows of each group."""
+    if group_ids is None:
+        raise LabError("a loss of scope 'group' needs group_ids, which neither environment nor trainer gives")
+    order = group_ids.argsort(dim=-1, stable=True)
+    ordered = group_ids.gather(-1, order)
+    sizes = torch.unique_consecutive(ordered[0], return_counts=True)[1]
+    size = int(sizes[0])
+    runs, rows = group_ids.shape
+    blocks = ordered.view(runs, -1, size) if rows % size == 0 else None
+    if blocks is None or bool((blocks != blocks[..., :1]).any()) or bool((sizes != size).any()):
+        raise LabError("minibatches of whole groups need groups of one size; use minibatches: 1")
+    return order.view(runs, -1, size)

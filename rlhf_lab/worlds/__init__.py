@@ -1,0 +1,16 @@
+"""Worlds whose truth is known, and the exact error of an estimator in them."""
+
+from rlhf_lab.worlds.estimator_error import EstimatorError, GradientError, estimator_error, gradient_error
+from rlhf_lab.worlds.protocol import Enumeration, ExactWorld, WorldError
+from rlhf_lab.worlds.tabular import TabularMDP
+
+__all__ = [
+    "Enumeration",
+    "EstimatorError",
+    "ExactWorld",
+    "GradientError",
+    "TabularMDP",
+    "WorldError",
+    "estimator_error",
+    "gradient_error",
+]

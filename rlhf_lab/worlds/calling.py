@@ -1,0 +1,89 @@
+"""How a component is called: it sees the optional fields that it needs, and one run at a time where it must."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.types import Advantages, Loss, PolicyBatch, Trajectories, Weights
+
+__all__ = ["Aggregator", "Called", "Estimator", "Normalizer", "Objective", "apply", "restrict"]
+
+Batch = TypeVar("Batch", Trajectories, PolicyBatch)
+
+
+class Called(Protocol):
+    """What every component tells of itself (see ``components.Component``)."""
+
+    @property
+    def scope(self) -> str: ...
+    @property
+    def stacked(self) -> bool: ...
+    def needs(self) -> frozenset[str]: ...
+
+
+class Estimator(Called, Protocol):
+    """An advantage estimator."""
+
+    def __call__(self, batch: Trajectories) -> Advantages: ...
+
+
+class Normalizer(Called, Protocol):
+    """An advantage normalizer."""
+
+    def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages: ...
+
+
+class Objective(Called, Protocol):
+    """A policy objective."""
+
+    def __call__(self, batch: PolicyBatch) -> Loss: ...
+    def initial_state(self) -> dict[str, Tensor]: ...
+
+
+class Aggregator(Called, Protocol):
+    """An aggregation."""
+
+    def __call__(self, valid: Tensor, ends: Tensor) -> Weights: ...
+
+
+def restrict(batch: Batch, component: Called) -> Batch:
+    """Return the batch with None for every optional field that the component does not need."""
+    kept = component.needs() | {"state"}
+    unneeded: dict[str, Any] = {f.name: None for f in fields(batch) if f.default is None and f.name not in kept}
+    return replace(batch, **unneeded)
+
+
+def apply(component: Any, *batches: Any) -> Any:
+    """Call a component on batches ``[runs, rows, t]``: at once where it may see several runs, else run by run."""
+    if component.stacked or component.scope in ("step", "item", "episode"):
+        return component(*batches)
+    first = batches[0]
+    runs = len(first if isinstance(first, Tensor) else getattr(first, fields(first)[0].name))
+    answers = [component(*(_pick(batch, run) for batch in batches)) for run in range(runs)]
+    return _stack(answers)
+
+
+def _pick(value: Any, run: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[run]
+    if isinstance(value, Mapping):
+        return {name: _pick(x, run) for name, x in value.items()}
+    return (
+        None if value is None else replace(value, **{f.name: _pick(getattr(value, f.name), run) for f in fields(value)})
+    )
+
+
+def _stack(values: list[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, Tensor):
+        return torch.stack(values)
+    if isinstance(first, Mapping):
+        return {name: _stack([value[name] for value in values]) for name in first}
+    if first is None:
+        return None
+    return replace(first, **{f.name: _stack([getattr(value, f.name) for value in values]) for f in fields(first)})

@@ -1,0 +1,222 @@
+"""How wrong an advantage estimator and the gradient made from it are: exact, by enumeration of every outcome.
+
+The truth is that of the infinite horizon, A^π and ∇J, also where the enumeration stops before the episodes do: what a
+critic bootstraps at the cut is part of the estimator, and its error is part of what is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.types import Advantages, PolicyBatch, clean
+from rlhf_lab.worlds.calling import Aggregator, Estimator, Normalizer, Objective, apply, restrict
+from rlhf_lab.worlds.outcomes import (
+    cells,
+    estimate,
+    log_probs,
+    probabilities,
+    require,
+    softmax_scores,
+    step_weights,
+    sum_by,
+    with_samples,
+)
+from rlhf_lab.worlds.protocol import Enumeration, ExactWorld
+
+__all__ = ["EstimatorError", "GradientError", "estimator_error", "gradient_error"]
+
+_CHUNK: Final = 4_000_000  # numbers of per-outcome gradients held at once
+
+
+@dataclass(frozen=True, eq=False)
+class EstimatorError:
+    """Conditional bias and variance of an advantage estimator at each time, state and action, ``[t,s,a]``.
+
+    ``cell_bias`` is E[Â_t | s_t=s, a_t=a] - A^π(s,a), ``cell_variance`` is Var[Â_t | s_t=s, a_t=a] and ``visits`` is
+    P(s_t=s, a_t=a); the first two are 0 where visits are 0. The scalars average over visits: each step counts the same,
+    so longer episodes count more.
+    """
+
+    cell_bias: Tensor
+    cell_variance: Tensor
+    visits: Tensor
+
+    @property
+    def bias(self) -> float:
+        """The root of ``squared_bias``."""
+        return math.sqrt(self.squared_bias)
+
+    @property
+    def squared_bias(self) -> float:
+        return self._mean(self.cell_bias.square())
+
+    @property
+    def variance(self) -> float:
+        return self._mean(self.cell_variance)
+
+    @property
+    def mse(self) -> float:
+        """The mean of (Â_t - A^π(s_t,a_t))², which is ``squared_bias + variance``."""
+        return self.squared_bias + self.variance
+
+    def _mean(self, cells: Tensor) -> float:
+        return float((self.visits * cells).sum() / self.visits.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class GradientError:
+    """The gradient that an estimator and an objective follow, against the true one, in the direction of ascent ``[p]``.
+
+    ``expected`` is E[g], the mean over outcomes of minus the loss's gradient; ``variance_trace`` is E‖g‖² - ‖E g‖², the
+    summed variance of its p numbers.
+    """
+
+    expected: Tensor
+    true: Tensor
+    variance_trace: float
+
+    @property
+    def bias(self) -> float:
+        """‖E[g] - ∇J‖."""
+        return float((self.expected - self.true).norm())
+
+    @property
+    def relative_bias(self) -> float:
+        """‖E[g] - ∇J‖ / ‖∇J‖; NaN or infinite where ∇J = 0."""
+        return float((self.expected - self.true).norm() / self.true.norm())
+
+    @property
+    def cosine(self) -> float:
+        """The cosine of the angle between E[g] and ∇J; NaN where one of them is 0."""
+        return float(self.expected @ self.true / (self.expected.norm() * self.true.norm()))
+
+
+def estimator_error(
+    world: ExactWorld,
+    policy: Tensor,
+    estimator: Estimator,
+    critic: Tensor | None,
+    horizon: int,
+    samples: int = 1,
+    behaviour: Tensor | None = None,
+    *,
+    ref_policy: Tensor | None = None,
+    jacobian: Tensor | None = None,
+) -> EstimatorError:
+    """Return the exact error of an advantage estimator of ``policy [s,a]`` under a ``critic [s]`` that may be wrong.
+
+    Outcomes are enumerated under ``behaviour`` (None = the policy itself), ``samples`` episodes from one start state at
+    a time (a group estimator needs at least 2), and the visits are the behaviour's. An estimator whose advantages carry
+    the importance weight of their own action, as V-trace's do, estimates ρ A^π: judge it by ``gradient_error``.
+    """
+    policy = probabilities(policy)
+    scores = softmax_scores(policy) if jacobian is None else jacobian
+    outcomes, advantages = estimate(world, policy, estimator, critic, horizon, samples, behaviour, ref_policy, scores)
+    table = (horizon, *policy.shape)
+    cell = cells(outcomes, policy.shape)
+    found = clean(advantages.advantages, outcomes.trajectories.valid)
+    weight = step_weights(outcomes)
+
+    visits = sum_by(cell, weight, table)
+    mean = sum_by(cell, weight * found, table) / visits.clamp(min=torch.finfo(visits.dtype).tiny)
+    spread = sum_by(cell, weight * (found - mean.flatten()[cell]).square(), table)
+    visited = visits > 0
+    return EstimatorError(
+        cell_bias=(mean - world.advantages(policy)).where(visited, 0),
+        cell_variance=(spread / visits).where(visited, 0),
+        visits=visits,
+    )
+
+
+def gradient_error(
+    world: ExactWorld,
+    policy: Tensor,
+    estimator: Estimator,
+    objective: Objective,
+    critic: Tensor | None,
+    horizon: int,
+    *,
+    samples: int = 1,
+    behaviour: Tensor | None = None,
+    old_policy: Tensor | None = None,
+    ref_policy: Tensor | None = None,
+    normalizer: Normalizer | None = None,
+    aggregation: Aggregator | None = None,
+    jacobian: Tensor | None = None,
+) -> GradientError:
+    """Return the exact expected gradient of an objective on estimated advantages, and the true gradient beside it.
+
+    Data come from ``behaviour`` (None = the policy); ``old_policy`` is the proximal one (None = the behaviour).
+    ``jacobian [s,a,p]`` is ∂ log π(a|s) / ∂θ; None means tabular softmax logits, p = s · a. An outcome is one batch of
+    the objective: its loss sums over the steps of an episode and averages over its ``samples``, unless an
+    ``aggregation`` says otherwise, which may change the scale as well: then compare directions.
+
+    The truth is Σ_{t<horizon} E[A^π(s_t,a_t) ∇log π(a_t|s_t)] under the policy itself: the world's
+    ``policy_gradient(discounted=False)`` where episodes end within the horizon, hence ∇J where γ = 1 too.
+    """
+    policy = probabilities(policy)
+    scores = softmax_scores(policy) if jacobian is None else jacobian
+    outcomes, advantages = estimate(world, policy, estimator, critic, horizon, samples, behaviour, ref_policy, scores)
+    steps = outcomes.trajectories
+    if normalizer is not None:
+        advantages = apply(normalizer, restrict(steps, normalizer), advantages)
+    slopes = _slopes(outcomes, advantages, policy, old_policy, ref_policy, objective, aggregation)
+
+    cell = cells(outcomes, policy.shape, timeless=True).flatten(1)  # [n,samples*t]
+    by_cell = scores.to(torch.float64).flatten(0, 1)  # [s*a,p]
+    expected, square = by_cell.new_zeros(by_cell.shape[1]), 0.0
+    rows = max(1, _CHUNK // max(by_cell.shape))
+    for part in range(0, len(cell), rows):
+        chunk = slice(part, part + rows)
+        pushes = by_cell.new_zeros(len(cell[chunk]), len(by_cell)).scatter_add_(1, cell[chunk], -slopes[chunk])
+        gradients = pushes @ by_cell  # [n,p]
+        expected += outcomes.probabilities[chunk] @ gradients
+        square += float(outcomes.probabilities[chunk] @ gradients.square().sum(1))
+
+    own = outcomes if behaviour is None else with_samples(world.enumerate(policy, horizon), 1)
+    visits = sum_by(cells(own, policy.shape), step_weights(own), (horizon, *policy.shape)).sum(0)
+    true = (visits * world.advantages(policy)).flatten() @ by_cell
+    return GradientError(expected, true, max(square - float(expected.square().sum()), 0.0))
+
+
+def _slopes(
+    outcomes: Enumeration,
+    advantages: Advantages,
+    policy: Tensor,
+    old_policy: Tensor | None,
+    ref_policy: Tensor | None,
+    objective: Objective,
+    aggregation: Aggregator | None,
+) -> Tensor:
+    """Return ∂ loss / ∂ log π(a_t|s_t) of each outcome ``[n,samples*t]``."""
+    steps = outcomes.trajectories
+    live = log_probs(policy, outcomes).requires_grad_()
+    state = {name: x.expand(len(live), *x.shape) for name, x in objective.initial_state().items()}
+    batch = PolicyBatch(
+        log_probs=live,
+        advantages=advantages.advantages,
+        valid=steps.valid,
+        ends=steps.terminated | steps.truncated,
+        old_log_probs=steps.log_probs if old_policy is None else log_probs(old_policy, outcomes),
+        ref_log_probs=None if ref_policy is None else log_probs(ref_policy, outcomes),
+        behaviour_log_probs=steps.log_probs,
+        group_ids=steps.group_ids,
+        state=state or None,
+    )
+    require(objective, batch)
+    loss = apply(objective, restrict(batch, objective))
+    counted = batch.valid if loss.weights is None else batch.valid & (loss.weights != 0)
+    if aggregation is None:
+        weights, total = counted.to(live.dtype), torch.tensor(float(counted.shape[1]), device=counted.device)
+    else:
+        answer = apply(aggregation, counted, batch.ends)
+        weights, total = answer.weights, answer.total.flatten(1).sum(1)[:, None, None].clamp(min=1e-300)
+    if loss.weights is not None:
+        weights = weights * loss.weights
+    (slopes,) = torch.autograd.grad((weights / total * clean(loss.values, batch.valid)).sum(), live)
+    return slopes.flatten(1)

@@ -1,0 +1,121 @@
+"""What an estimator sees of an enumeration, and sums over its steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.types import Advantages, PolicyBatch, Trajectories, clean
+from rlhf_lab.worlds.calling import Called, Estimator, apply, restrict
+from rlhf_lab.worlds.protocol import Enumeration, ExactWorld, WorldError
+
+__all__ = [
+    "cells",
+    "estimate",
+    "log_probs",
+    "probabilities",
+    "require",
+    "softmax_scores",
+    "step_weights",
+    "sum_by",
+    "with_samples",
+]
+
+
+def softmax_scores(policy: Tensor) -> Tensor:
+    """Return ∂ log π(a|s) / ∂θ ``[s,a,s*a]`` for tabular softmax logits: 1[s=s'] (1[a=a'] - π(a'|s))."""
+    states, actions = policy.shape
+    eye = torch.eye(actions, dtype=torch.float64, device=policy.device)
+    scores = torch.zeros(states, actions, states, actions, dtype=torch.float64, device=policy.device)
+    each = torch.arange(states, device=policy.device)
+    scores[each, :, each] = eye - policy.to(torch.float64)[:, None, :]
+    return scores.flatten(2)
+
+
+def estimate(
+    world: ExactWorld,
+    policy: Tensor,
+    estimator: Estimator,
+    critic: Tensor | None,
+    horizon: int,
+    samples: int,
+    behaviour: Tensor | None,
+    ref_policy: Tensor | None,
+    scores: Tensor,
+) -> tuple[Enumeration, Advantages]:
+    """Enumerate, and let the estimator judge every outcome. The trajectories ``[n,samples,t]`` keep all fields."""
+    outcomes = world.enumerate(policy if behaviour is None else behaviour, horizon, samples)
+    if critic is not None:
+        outcomes = outcomes.with_values(critic)
+    outcomes = with_samples(outcomes, samples)
+    steps = replace(
+        outcomes.trajectories,
+        target_log_probs=log_probs(policy, outcomes),
+        ref_log_probs=None if ref_policy is None else log_probs(ref_policy, outcomes),
+        score_norms=at_steps(scores.to(torch.float64).square().sum(-1), outcomes),
+    )
+    require(estimator, steps)
+    return replace(outcomes, trajectories=steps), apply(estimator, restrict(steps, estimator))
+
+
+def with_samples(outcomes: Enumeration, samples: int) -> Enumeration:
+    """Return the outcomes with a sample axis also where ``samples`` is 1, so that axis 0 is a run to a component."""
+    if samples > 1:
+        return outcomes
+    steps = outcomes.trajectories
+    given = {f.name: getattr(steps, f.name) for f in fields(steps)}
+    grouped: dict[str, Any] = {name: x if x is None else x[:, None] for name, x in given.items()}
+    steps = replace(steps, **grouped)
+    return replace(outcomes, trajectories=steps, states=outcomes.states[:, None], actions=outcomes.actions[:, None])
+
+
+def require(component: Called, batch: Trajectories | PolicyBatch) -> None:
+    """Raise ``WorldError`` where a component needs a field that the batch does not have."""
+    missing = sorted(name for name in component.needs() if getattr(batch, name, None) is None)
+    if missing:
+        known = {"values": "give a critic", "next_values": "give a critic", "ref_log_probs": "give a ref_policy"}
+        how = known.get(missing[0], "which an enumeration does not have")
+        raise WorldError(f"{type(component).__name__} needs {missing[0]}: {how}")
+
+
+def probabilities(policy: Tensor) -> Tensor:
+    """Return a policy's table in float64 with rows that sum to one, as the world sees it; rows of zeros stay."""
+    policy = policy.to(torch.float64)
+    return policy / policy.sum(-1, keepdim=True).clamp(min=torch.finfo(policy.dtype).tiny)
+
+
+def log_probs(policy: Tensor, outcomes: Enumeration) -> Tensor:
+    """Return log π(a_t|s_t) ``[n,samples,t]``.
+
+    An action that ``policy`` never takes has the logarithm of the smallest float64, so that ratios are 0 and not NaN.
+    """
+    return at_steps(probabilities(policy).clamp(min=torch.finfo(torch.float64).tiny).log(), outcomes)
+
+
+def at_steps(table: Tensor, outcomes: Enumeration) -> Tensor:
+    """Return ``table [s,a]`` at each step ``[n,samples,t]``, 0 where not valid."""
+    return clean(table[outcomes.states[..., :-1], outcomes.actions], outcomes.trajectories.valid)
+
+
+def cells(outcomes: Enumeration, shape: torch.Size, timeless: bool = False) -> Tensor:
+    """Return the number of each step's cell in a table ``[t,s,a]``, or ``[s,a]`` where ``timeless``."""
+    states, actions = shape
+    time = torch.arange(outcomes.actions.shape[-1], device=outcomes.actions.device)
+    base = 0 if timeless else time * states
+    return (base + outcomes.states[..., :-1]) * actions + outcomes.actions
+
+
+def step_weights(outcomes: Enumeration) -> Tensor:
+    """Return the probability with which each step counts ``[n,samples,t]``; samples share their outcome's."""
+    valid = outcomes.trajectories.valid
+    return valid * (outcomes.probabilities / valid.shape[1])[:, None, None]
+
+
+def sum_by(cell: Tensor, amounts: Tensor, table: tuple[int, ...]) -> Tensor:
+    """Return a ``table`` of the ``amounts`` summed over the steps of each cell."""
+    total = amounts.new_zeros(math.prod(table))
+    return total.index_add_(0, cell.flatten(), amounts.flatten()).view(table)

@@ -1,0 +1,204 @@
+"""Worlds given by tables: values, optima, occupancies and policy gradients by linear algebra, and every episode."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.worlds.chain import MarkovChain, expect
+from rlhf_lab.worlds.enumeration import enumerate_episodes
+from rlhf_lab.worlds.gymnasium_table import read_table
+from rlhf_lab.worlds.protocol import Enumeration, WorldError
+
+__all__ = ["TabularMDP"]
+
+_POLICY_TOLERANCE: Final = 1e-5  # a float32 softmax passes; rows are rescaled to sum to one
+_TABLE_TOLERANCE: Final = 1e-8
+_IMPROVEMENT: Final = 1e-12  # relative; smaller differences of action values are rounding
+_MAX_IMPROVEMENTS: Final = 1000  # never met; rounding could let equal policies alternate for ever
+
+
+@dataclass(frozen=True, eq=False)
+class TabularMDP:
+    """A finite Markov decision process; an ``ExactWorld`` (see there for what each method returns).
+
+    ``transition`` and ``reward`` may have leading axes, one world per run; so may policies. Terminal states absorb,
+    with value 0, whatever their rows say. With γ = 1 a policy that may never end while it is paid has value +inf or
+    -inf (NaN where both may happen); one that loops unpaid has a finite value. Everything is float64.
+
+    Raises ``WorldError`` where tables or policies have wrong shapes or are no probabilities, and where a policy takes
+    an illegal action.
+    """
+
+    transition: Tensor  # [*b,s,a,s'] p(s'|s,a)
+    reward: Tensor  # [*b,s,a,s'] expected reward of a step
+    start: Tensor  # [s], 0 at terminal states
+    terminal: Tensor  # [s] bool
+    gamma: float = 1.0
+    legal: Tensor | None = None  # [s,a] bool, None = all
+
+    def __post_init__(self) -> None:
+        for name in ("transition", "reward", "start"):
+            object.__setattr__(self, name, torch.as_tensor(getattr(self, name)).to(torch.float64))
+        for name in ("transition", "reward"):
+            table = getattr(self, name)
+            _demand(table.ndim >= 3 and table.shape[-1] == table.shape[-3], name, "shape [*b,s,a,s']", table)
+            _demand(bool(table.isfinite().all()), name, "finite numbers", "NaN or infinity")
+        states, actions = self.transition.shape[-3:-1]
+        _demand(
+            self.reward.shape[-3:] == self.transition.shape[-3:],
+            "reward",
+            f"[*b,{states},{actions},{states}]",
+            self.reward,
+        )
+        _demand(self.start.shape == (states,), "start", f"shape [{states}]", self.start)
+        _demand(
+            self.terminal.shape == (states,) and self.terminal.dtype == torch.bool,
+            "terminal",
+            f"bool [{states}]",
+            self.terminal,
+        )
+        mask = self._legal
+        _demand(
+            mask.shape == (states, actions) and mask.dtype == torch.bool, "legal", f"bool [{states},{actions}]", mask
+        )
+        _demand(0 <= self.gamma <= 1, "gamma", "a number in [0,1]", self.gamma)
+        off = (self.transition.sum(-1) - 1).abs() > _TABLE_TOLERANCE
+        off = (off | (self.transition < 0).any(-1)) & mask & ~self.terminal[:, None]
+        _demand(not bool(off.any()), "transition", "probabilities that sum to one over s'", off)
+        off = (self.start < 0) | (self.terminal & (self.start != 0))
+        _demand(not bool(off.any()), "start", "probabilities, 0 at terminal states", off)
+        _demand(abs(float(self.start.sum()) - 1) <= _TABLE_TOLERANCE, "start", "sum 1", float(self.start.sum()))
+        off = ~self.terminal & ~mask.any(-1)
+        _demand(not bool(off.any()), "legal", "a legal action in every state that is not terminal", off)
+
+    @classmethod
+    def from_gymnasium(
+        cls,
+        table: Mapping[int, Mapping[int, Sequence[tuple[float, int, float, bool]]]],
+        start: Any = None,
+        gamma: float = 1.0,
+    ) -> TabularMDP:
+        """Return the world of a Gymnasium transition table ``env.unwrapped.P``: ``{s: {a: [(p, s', r, done), ...]}}``.
+
+        ``start`` is ``env.unwrapped.initial_state_distrib``; None starts uniformly in all states that are not terminal.
+        A state that is entered both with and without ``done`` (Taxi) gets a terminal copy, numbered after the table's
+        states. Entries with equal (s, a, s') are merged, their reward averaged: exact for expectations.
+        """
+        return cls(*read_table(table, start), gamma)
+
+    def uniform_policy(self) -> Tensor:
+        weights = (self._legal | self.terminal[:, None]).to(torch.float64)
+        return weights / weights.sum(-1, keepdim=True)
+
+    def state_values(self, policy: Tensor) -> Tensor:
+        policy = self._checked(policy)
+        return self._chain(policy, self.gamma).totals((policy * self._rewards).sum(-1))
+
+    def action_values(self, policy: Tensor) -> Tensor:
+        return self._backup(self.state_values(policy))
+
+    def advantages(self, policy: Tensor) -> Tensor:
+        values = self.state_values(policy)
+        return self._hide(self._backup(values) - values[..., None], 0.0)
+
+    def expected_return(self, policy: Tensor) -> Tensor:
+        return expect(self.start[None], self.state_values(policy))[..., 0]
+
+    def optimal_values(self) -> Tensor:
+        """Return V* ``[*b,s]`` by policy iteration from the uniform policy, to rounding.
+
+        An action is changed for a strictly better one only. At γ = 1 hence no policy on the way loops unless looping
+        pays, and V* is the best over the policies that end.
+        """
+        policy = self.uniform_policy().expand(self._rewards.shape)
+        values = self.state_values(policy)
+        for _ in range(_MAX_IMPROVEMENTS):
+            best, action = self._backup(values).max(-1)
+            better = best > values + _IMPROVEMENT * values.abs().clamp(min=1).nan_to_num()
+            if not bool(better.any()):
+                break
+            greedy = torch.nn.functional.one_hot(action, policy.shape[-1])
+            policy = torch.where(better[..., None], greedy, policy)
+            values = self.state_values(policy)
+        return values
+
+    def optimal_action_values(self) -> Tensor:
+        return self._backup(self.optimal_values())
+
+    def optimal_return(self) -> Tensor:
+        return expect(self.start[None], self.optimal_values())[..., 0]
+
+    def occupancy(self, policy: Tensor, discounted: bool = True) -> Tensor:
+        return self._chain(self._checked(policy), self.gamma if discounted else 1.0).visits(self.start)
+
+    def policy_gradient(self, policy: Tensor, discounted: bool = True) -> Tensor:
+        return self.occupancy(policy, discounted)[..., None] * self._checked(policy) * self.advantages(policy)
+
+    def enumerate(self, policy: Tensor, horizon: int, samples: int = 1) -> Enumeration:
+        """Return every outcome of at most ``horizon`` steps of one ``policy [s,a]`` in one world (no leading axes)."""
+        policy = self._checked(policy)
+        if max(self.transition.ndim, self.reward.ndim, policy.ndim + 1) > 3:
+            raise WorldError("enumerate: takes one world and one policy, found leading axes; index them first")
+        return enumerate_episodes(self.transition, self.reward, self.start, self.terminal, policy, horizon, samples)
+
+    @property
+    def _legal(self) -> Tensor:
+        if self.legal is not None:
+            return self.legal
+        return torch.ones(self.transition.shape[-3:-1], dtype=torch.bool, device=self.transition.device)
+
+    @cached_property
+    def _moves(self) -> Tensor:
+        """Return p(s'|s,a) ``[*b,s,a,s']`` with zero rows for terminal states and illegal actions."""
+        return self.transition.masked_fill((~self._legal | self.terminal[:, None])[..., None], 0)
+
+    @cached_property
+    def _rewards(self) -> Tensor:
+        """Return E[r|s,a] ``[*b,s,a]``."""
+        return (self._moves * self.reward).sum(-1)
+
+    def _backup(self, values: Tensor) -> Tensor:
+        """Return E[r + γ V(s')|s,a] ``[*b,s,a]`` for values ``[*b,s]``, -inf for illegal actions."""
+        states, actions, _ = self._moves.shape[-3:]
+        following = expect(self._moves.flatten(-3, -2), values)
+        following = following.reshape(*following.shape[:-1], states, actions)
+        return self._hide(self._rewards + self.gamma * following, -math.inf)
+
+    def _chain(self, policy: Tensor, gamma: float) -> MarkovChain:
+        return MarkovChain(torch.einsum("...sa,...sat->...st", policy, self._moves), self.terminal, gamma)
+
+    def _hide(self, table: Tensor, illegal: float) -> Tensor:
+        """Return ``table [*b,s,a]`` with 0 at terminal states and ``illegal`` for illegal actions."""
+        return table.masked_fill(~self._legal, illegal).masked_fill(self.terminal[:, None], 0)
+
+    def _checked(self, policy: Tensor) -> Tensor:
+        """Return ``policy [*b,s,a]`` in float64, rows summing to one, zero rows at terminal states."""
+        shape = self.transition.shape[-3:-1]
+        _demand(policy.ndim >= 2 and policy.shape[-2:] == shape, "policy", f"shape [*b,{shape[0]},{shape[1]}]", policy)
+        policy = policy.to(torch.float64).masked_fill(self.terminal[:, None], 0)
+        total = policy.sum(-1).masked_fill(self.terminal, 1)
+        off = ~((total - 1).abs() <= _POLICY_TOLERANCE) | (policy < 0).any(-1)
+        _demand(not bool(off.any()), "policy", "probabilities that sum to one over actions", off)
+        off = (policy > 0) & ~self._legal
+        _demand(not bool(off.any()), "policy", "probability 0 for illegal actions", off)
+        return policy / total[..., None]
+
+
+def _demand(ok: bool, name: str, due: str, found: object) -> None:
+    """Raise ``WorldError`` where not ``ok``; a bool tensor that was found shows where."""
+    if ok:
+        return
+    if isinstance(found, Tensor):
+        marked = found.nonzero() if found.dtype == torch.bool else found.new_empty(0)
+        place = (
+            f"an offence at index {marked[0].tolist()}" if len(marked) else f"shape {list(found.shape)} {found.dtype}"
+        )
+        found = place
+    raise WorldError(f"{name}: expected {due}, found {found}")
