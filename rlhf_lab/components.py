@@ -2,7 +2,7 @@
 
 Requirements this file meets:
 - ``MyGAE(lam=0.9)(batch)`` works without registry and YAML; ``{"name": ..., **fields}`` serialises it;
-- what a component is (role, name, needs, claims, scope) are unannotated class variables, checked when the class is made;
+- what a component is (role, name, needs, claims, scope) stands in unannotated class variables, checked with the class;
 - a component may hold another through ``Slot(role)``, which asks the registry of the validation context for the name.
 """
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_serializer
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_serializer
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from torch import Tensor
 
+from rlhf_lab.errors import complaint
 from rlhf_lab.types import (
     Advantages,
     Loss,
@@ -54,8 +55,7 @@ __all__ = [
 ]
 
 Scope = Literal["step", "item", "episode", "group", "batch"]
-SCOPES: Final = ("step", "item", "episode", "group", "batch")
-_METADATA: Final = ("role", "name", "reference", "requires", "claims", "implements", "conventions", "scope", "stacked")
+SCOPES: Final = get_args(Scope)
 
 
 class Component(BaseModel):
@@ -76,19 +76,22 @@ class Component(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        annotated = sorted(set(_METADATA) & set(cls.model_fields))
+        annotated = sorted(cls.__class_vars__ & cls.model_fields.keys())
         if annotated:
             raise TypeError(
                 f"{cls.__qualname__}: {annotated[0]!r} is metadata and must not be annotated; "
                 f"write `{annotated[0]} = ...` instead of `{annotated[0]}: ... = ...`"
             )
-        if "name" not in cls.__dict__:
+        if not hasattr(cls, "name"):
             return  # an intermediate base class
         bare = [name for name, info in cls.model_fields.items() if info.is_required()]
         if bare:
             raise TypeError(f"{cls.__qualname__}: hyper-parameter {bare[0]!r} has no default; give it one")
         if cls.scope not in SCOPES:
             raise TypeError(f"{cls.__qualname__}: scope {cls.scope!r} is none of {', '.join(SCOPES)}")
+        for collection in ("requires", "claims", "provides", "aggregations"):
+            if isinstance(found := getattr(cls, collection, ()), str):
+                raise TypeError(f"{cls.__qualname__}: {collection} is the text {found!r}; write a collection of names")
 
     def needs(self) -> frozenset[str]:
         """Return the optional batch fields that this instance reads; override where that depends on parameters."""
@@ -122,7 +125,7 @@ class AdvantageNormalizer(Component):
 class PolicyObjective(Component):
     """A policy loss per step, to be minimised.
 
-    ``aggregations`` names the aggregations under which it is what its paper defines, the usual one first; another warns.
+    ``aggregations`` names those under which it is what its paper defines, the usual one first; another warns.
     """
 
     role = "objective"
@@ -132,7 +135,7 @@ class PolicyObjective(Component):
     def __call__(self, batch: PolicyBatch) -> Loss: ...
 
     def initial_state(self) -> dict[str, Tensor]:
-        """Return the state of a stateful loss before the first step; the runner keeps it and passes it as ``batch.state``."""
+        """Return a stateful loss's state before the first step; the runner passes it as ``batch.state``."""
         return {}
 
     def next_state(self, state: Mapping[str, Tensor], metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -150,7 +153,7 @@ class ValueObjective(Component):
 
 
 class KLEstimator(Component):
-    """A per-step estimate of KL(policy || reference); with ``full``, of whole distributions on a trailing action axis."""
+    """A per-step estimate of KL(policy || reference), from actions or, on a trailing axis, from whole distributions."""
 
     role = "kl"
     distributions: ClassVar[bool] = False  # True: arguments carry a trailing action axis of log-probabilities
@@ -249,7 +252,10 @@ class Trainer(Component):
         return type(self).provides
 
     def problems(self, components: Mapping[str, Component]) -> list[str]:
-        """Return what is wrong between the loop's options and the composed components; the spec is then refused."""
+        """Return what is wrong between the loop's options and the composed components; the spec is then refused.
+
+        Each text begins with the dotted path that it is about: ``trainer.minibatches: ...``.
+        """
         return []
 
     def warnings(self, components: Mapping[str, Component]) -> list[str]:
@@ -294,8 +300,8 @@ class Catalogue(Protocol):
 class Slot:
     """A place for a component of one role: ``Annotated[RewardObjective, Slot("reward_model")] = BradleyTerry()``.
 
-    Accepts a component, a name, or ``{"name": ..., **parameters}``; names are looked up in the registry that stands in the
-    validation context under ``"registry"``.
+    Accepts a component, a name, or ``{"name": ..., **parameters}``; names are looked up in the registry that stands in
+    the validation context under ``"registry"``.
     """
 
     def __init__(self, role: str) -> None:
@@ -320,15 +326,24 @@ class Slot:
         params = {"name": value} if isinstance(value, str) else value
         if not isinstance(params, Mapping) or not isinstance(params.get("name"), str):
             raise self._error(f"expected a name or a mapping with 'name' for role {self.role!r}, found {value!r}")
-        context = info.context
-        registry: Catalogue | None = context.get("registry") if isinstance(context, Mapping) else context
+        registry: Catalogue | None = (info.context or {}).get("registry")
         if registry is None:
             raise self._error(f"the name {params['name']!r} needs a registry; pass a component or use registry.create")
         try:
             component = registry.get(self.role, params["name"])
         except LookupError as error:
             raise self._error(str(error)) from None
-        return component.model_validate({k: v for k, v in params.items() if k != "name"}, context=context)
+        own = {key: x for key, x in params.items() if key != "name"}
+        try:
+            return component.model_validate(own, context=info.context)
+        except ValidationError as error:
+            found = [self._detail(item, component) for item in error.errors(include_url=False)]
+            raise ValidationError.from_exception_data(component.name, found) from None
+
+    def _detail(self, item: Any, component: type[Component]) -> InitErrorDetails:
+        """Return the error in our words: only here is known which parameters were possible."""
+        message = complaint(item, component.model_fields)
+        return InitErrorDetails(type=self._error(message), loc=item["loc"], input=item["input"])
 
     @staticmethod
     def _error(message: str) -> PydanticCustomError:

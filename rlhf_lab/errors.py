@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-__all__ = ["LabError", "did_you_mean"]
+__all__ = ["LabError", "complaint", "did_you_mean"]
 
 
 class LabError(Exception):
@@ -20,3 +21,15 @@ def did_you_mean(asked: str, possible: Iterable[str]) -> str:
     close = difflib.get_close_matches(asked, names, n=1, cutoff=0.6)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}Possible: {', '.join(names)}."
+
+
+def complaint(item: Mapping[str, Any], fields: Iterable[str] = ()) -> str:
+    """Return one of pydantic's errors in our words; ``fields`` are the names that the model has."""
+    if item["type"] == "extra_forbidden":
+        hint = f". {did_you_mean(str(item['loc'][0]), fields)}" if len(item["loc"]) == 1 else ""
+        return f"is no parameter here{hint}"
+    if item["type"] == "missing":
+        return "is missing"
+    if item["type"] in ("component", "value_error"):
+        return str(item["msg"]).removeprefix("Value error, ")
+    return f"{item['msg']}, found {item['input']!r}"

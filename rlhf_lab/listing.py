@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-import yaml
-from pydantic_core import PydanticUndefined
+from pydantic.fields import FieldInfo
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rlhf_lab.components import Component
+from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry
+from rlhf_lab.yaml_file import load_yaml
 
 __all__ = ["described", "listed", "named_studies", "print_component", "print_list", "print_studies"]
 
@@ -33,7 +35,7 @@ def described(registry: Registry, component: type[Component]) -> dict[str, Any]:
                 "name": name,
                 "type": _type_name(info.annotation),
                 "default": _plain(info.get_default(call_default_factory=True)),
-                "bounds": " ".join(filter(None, map(_bound, info.metadata))),
+                "bounds": _bounds(info),
                 "description": info.description or "",
             }
             for name, info in component.model_fields.items()
@@ -48,12 +50,15 @@ def described(registry: Registry, component: type[Component]) -> dict[str, Any]:
 
 
 def named_studies(registry: Registry) -> list[dict[str, str]]:
-    """Return name, title and file of the shipped studies."""
+    """Return name, title and file of the shipped studies; where a file cannot be read, the reason stands for the title."""
     found = []
     for name, paths in sorted(registry.studies.items()):
         for path in paths:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-            found.append({"name": name, "title": str(data.get("title", "")), "file": str(path)})
+            try:
+                title = str(load_yaml(path)[0].get("title", ""))
+            except LabError as error:
+                title = str(error)
+            found.append({"name": name, "title": title, "file": str(path)})
     return found
 
 
@@ -64,7 +69,7 @@ def print_list(registry: Registry, role: str | None, *, broken_only: bool = Fals
     if data["components"]:
         table = Table("role", "name", "what it is", "from", box=None, header_style="bold", pad_edge=False)
         for entry in data["components"]:
-            table.add_row(entry["role"], entry["name"], entry["summary"], entry["from"])
+            table.add_row(entry["role"], entry["name"], escape(entry["summary"]), escape(entry["from"]))
         console.print(table)
     for broken in data["broken"]:
         console.print(f"not loaded: {broken['source']}: {broken['reason']}", markup=False)
@@ -81,7 +86,7 @@ def print_component(registry: Registry, component: type[Component]) -> None:
     if data["parameters"]:
         table = Table("parameter", "default", "bounds", "meaning", box=None, header_style="bold", pad_edge=False)
         for row in data["parameters"]:
-            table.add_row(row["name"], str(row["default"]), row["bounds"], row["description"])
+            table.add_row(row["name"], escape(str(row["default"])), row["bounds"], escape(row["description"]))
         console.print(table)
         console.print()
     for label, value in (
@@ -100,7 +105,7 @@ def print_studies(registry: Registry) -> None:
     """Print the named studies as a table."""
     table = Table("study", "what it asks", box=None, header_style="bold", pad_edge=False)
     for study in named_studies(registry):
-        table.add_row(study["name"], study["title"])
+        table.add_row(study["name"], escape(study["title"]))
     Console().print(table)
 
 
@@ -117,15 +122,17 @@ def _entry(registry: Registry, component: type[Component]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if value is PydanticUndefined:
-        return None
     return value.model_dump() if isinstance(value, Component) else value
 
 
 def _type_name(annotation: Any) -> str:
-    return getattr(annotation, "__name__", None) or str(annotation).replace("typing.", "")
+    plain = isinstance(annotation, type) and not get_args(annotation)
+    return annotation.__name__ if plain else str(annotation).replace("typing.", "")
 
 
-def _bound(constraint: Any) -> str:
+def _bounds(info: FieldInfo) -> str:
+    """Return what a parameter may be: ``≥ 0 ≤ 1``, or the words that it may be."""
+    if get_origin(info.annotation) is Literal:
+        return " or ".join(map(str, get_args(info.annotation)))
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    return " ".join(f"{sign} {getattr(constraint, key)}" for key, sign in signs.items() if hasattr(constraint, key))
+    return " ".join(f"{s} {getattr(m, key)}" for m in info.metadata for key, s in signs.items() if hasattr(m, key))

@@ -1,7 +1,7 @@
 """Counter-based random numbers, keyed by (seed, stream) and counted by (step, element).
 
-A number depends on its key and counter alone, never on what was drawn before or beside it. Hence a seed's run is the same
-whatever runs beside it, a resumed run draws what the uninterrupted one would have drawn, and arms of a study share noise.
+A number depends on its key and counter alone, never on what was drawn before or beside it. Hence a seed's run is the
+same whatever runs beside it, a resumed run draws what the uninterrupted one would have drawn, and arms share noise.
 
 Generator: Philox4x32-10, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
 """

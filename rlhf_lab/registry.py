@@ -15,22 +15,24 @@ import importlib.util
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import pluggy
 from packaging.requirements import Requirement
-from pydantic import ValidationError
+from packaging.utils import canonicalize_name
+from pydantic import TypeAdapter, ValidationError
 
 from rlhf_lab import CONTRACT, hookspecs
-from rlhf_lab.components import Component
-from rlhf_lab.errors import LabError, did_you_mean
+from rlhf_lab.components import Component, Slot
+from rlhf_lab.errors import LabError, complaint, did_you_mean
 
-__all__ = ["Broken", "Origin", "Registry", "UnknownComponentError", "load_plugins"]
+__all__ = ["Broken", "Origin", "Registry", "UnknownComponentError", "describe", "load_plugins", "located"]
 
 GROUP: Final = "rlhf_lab"
 ALLOW_LIST: Final = "RLHF_LAB_PLUGINS"
@@ -135,25 +137,22 @@ class Registry:
         return self.get(roles[0], name)
 
     def create(self, role: str, spec: Mapping[str, Any] | str | Component) -> Component:
-        """Return the component of ``{"name": ..., **parameters}``; raises ``LabError`` naming each bad parameter."""
-        if isinstance(spec, Component):
-            return spec
-        params = {"name": spec} if isinstance(spec, str) else dict(spec)
-        if not isinstance(params.get("name"), str):
-            raise LabError(f"{role}: expected a name or a mapping with 'name', found {spec!r}")
-        component = self.get(role, params.pop("name"))
+        """Return the component of a name or ``{"name": ..., **parameters}``; raises ``LabError`` naming all errors."""
+        place: TypeAdapter[Component] = TypeAdapter(Annotated[Component, Slot(role)])
         try:
-            return component.model_validate(params, context={"registry": self})
+            return place.validate_python(spec, context={"registry": self})
         except ValidationError as error:
-            raise LabError(describe(error, prefix=(role,), fields=component.model_fields)) from None
+            raise LabError(describe(error, prefix=(role,))) from None
 
     def _broken_hint(self) -> str:
         return "".join(f"\nNot loaded: {b.source}: {b.reason}" for b in self.broken)
 
     def _add(self, source: _Source, module: ModuleType) -> None:
         """Take over everything a plugin offers, or nothing of it."""
-        components = [(cls, _origin(source, cls)) for cls in _contents(module, "rlhf_lab_components")]
-        for cls, _ in components:
+        if self._observers.is_registered(module):
+            return  # known already, by another name
+        classes = _contents(module, "rlhf_lab_components")
+        for cls in classes:
             if not (isinstance(cls, type) and issubclass(cls, Component)):
                 raise TypeError(f"rlhf_lab_components returned {cls!r}, which is no Component class")
             for attribute in ("role", "name"):
@@ -161,34 +160,45 @@ class Registry:
                     raise TypeError(f"{cls.__qualname__} has no {attribute}; add `{attribute} = ...`")
             if inspect.isabstract(cls):
                 missing = ", ".join(sorted(cls.__abstractmethods__))
-                raise TypeError(f"{cls.__qualname__} does not define {missing}")
+                raise TypeError(f"{cls.__qualname__} is abstract: it does not define {missing}")
         studies = [Path(path) for path in _contents(module, "rlhf_lab_studies")]
         for path in studies:
             if not path.is_file():
                 raise FileNotFoundError(f"rlhf_lab_studies names {path}, which is not a file")
-        laws = list(_contents(module, "rlhf_lab_properties"))
+        laws = _contents(module, "rlhf_lab_properties")
         self._observers.register(module)
         self.properties += laws
         for path in studies:
             self.studies.setdefault(path.stem, []).append(path)
-        for cls, origin in components:
+        for cls in classes:
             found = self._found.setdefault((cls.role, cls.name), [])
             if all(cls is not other for other, _ in found):
-                found.append((cls, origin))
+                found.append((cls, _origin(source, cls)))
 
 
 def load_plugins(extra: Iterable[str | ModuleType] = ()) -> Registry:
     """Return a registry of the installed plugins and of ``extra`` ones: files ``my.py``, module names, or modules."""
     registry = Registry()
-    for source in [*_installed(), *map(_extra, extra)]:
+    plugins = [extra] if isinstance(extra, str) else dict.fromkeys(extra)
+    for source in [*_installed(registry.broken), *map(_extra, plugins)]:
         try:
             module = source.load()
             _check(module)
             registry._add(source, module)
         except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {error}" if not isinstance(error, LabError) else str(error)
-            registry.broken.append(Broken(source.label, reason))
+            registry.broken.append(Broken(source.label, _reason(error)))
     return registry
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong and, where the plugin's own code raised it, in which of its lines."""
+    if isinstance(error, LabError):
+        return str(error)
+    ours = (__file__, importlib.__file__, metadata.__file__)
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if f.filename not in ours and not f.filename.startswith("<frozen ")]
+    place = f" ({theirs[0].filename}:{theirs[0].lineno})" if theirs else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _manager() -> pluggy.PluginManager:
@@ -197,14 +207,19 @@ def _manager() -> pluggy.PluginManager:
     return manager
 
 
-def _installed() -> list[_Source]:
-    allowed = os.environ.get(ALLOW_LIST)
-    names = None if allowed is None else {name.strip() for name in allowed.split(",") if name.strip()}
+def _installed(broken: list[Broken]) -> list[_Source]:
+    """Return the installed plugins that the allow-list lets through; what it names in vain goes to ``broken``."""
     entries: dict[tuple[str, str, str], metadata.EntryPoint] = {}
     for entry in metadata.entry_points(group=GROUP):
-        distribution = entry.dist.name if entry.dist else "unknown"
-        if names is None or entry.name in names or distribution in names:
-            entries.setdefault((distribution, entry.name, entry.value), entry)
+        entries.setdefault((entry.dist.name if entry.dist else "unknown", entry.name, entry.value), entry)
+    if ALLOW_LIST in os.environ:
+        allowed = {name.strip() for name in os.environ[ALLOW_LIST].split(",")} - {""}
+        known = {name for distribution, plugin, _ in entries for name in (distribution, plugin)}
+        broken += [
+            Broken(ALLOW_LIST, f"no plugin or distribution is called {name!r}. {did_you_mean(name, known)}")
+            for name in sorted(allowed - known)
+        ]
+        entries = {key: entry for key, entry in entries.items() if allowed & {*key[:2]}}
     return [
         _Source(
             label=f"{distribution}:{name}",
@@ -219,10 +234,12 @@ def _installed() -> list[_Source]:
 def _load_entry(entry: metadata.EntryPoint) -> ModuleType:
     for text in (entry.dist.requires or []) if entry.dist else []:
         requirement = Requirement(text)
-        if requirement.name.replace("_", "-").lower() == "rlhf-lab" and requirement.marker is None:
-            host = metadata.version("rlhf-lab")
-            if not requirement.specifier.contains(host, prereleases=True):
-                raise LabError(f"needs rlhf-lab{requirement.specifier}, but {host} is installed")
+        if canonicalize_name(requirement.name) != "rlhf-lab":
+            continue
+        host = metadata.version("rlhf-lab")
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if applies and not requirement.specifier.contains(host, prereleases=True):
+            raise LabError(f"needs rlhf-lab{requirement.specifier}, but {host} is installed")
     module: ModuleType = entry.load()
     return module
 
@@ -237,7 +254,7 @@ def _extra(plugin: str | ModuleType) -> _Source:
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise LabError(f"there is no file {path}; looked in {Path.cwd()}")
+        raise LabError("there is no such file" if path.is_absolute() else f"there is no such file in {Path.cwd()}")
     name = f"rlhf_lab_local_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -268,10 +285,12 @@ def _check(module: ModuleType) -> None:
         raise LabError(f"has no hook. Possible: {', '.join(sorted(hooks))}")
 
 
-def _contents(module: ModuleType, hook: str) -> Iterable[Any]:
-    manager = _manager()
-    manager.register(module)
-    return [item for items in getattr(manager.hook, hook)() for item in items]
+def _contents(module: ModuleType, hook: str) -> list[Any]:
+    """Return what a plugin's hook offers. Asked directly: pluggy would drop an answer of None without a word."""
+    items = getattr(module, hook, list)()
+    if not isinstance(items, Iterable) or isinstance(items, str):
+        raise TypeError(f"{hook} returned {items!r}; return a list")
+    return list(items)
 
 
 def _origin(source: _Source, cls: type[Component]) -> Origin:
@@ -289,19 +308,16 @@ def describe(
     fields: Iterable[str] = (),
     where: Mapping[tuple[str, ...], str] | None = None,
 ) -> str:
-    """Return one line per error: place in the file, dotted path, what is wrong, what was given, and the nearest field."""
+    """Return one line per error: place in the file, dotted path, what is wrong, what was given, what is possible."""
     lines = []
     for item in error.errors(include_url=False):
         keys = tuple(map(str, item["loc"]))
-        path = ".".join((*prefix, *keys)) or "value"
-        place = next((where[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in where), "") if where else ""
-        if item["type"] == "extra_forbidden":
-            what = "is no parameter here"
-            if len(keys) == 1 and fields:
-                what += f". {did_you_mean(keys[-1], fields)}"
-        elif item["type"] in ("missing", "component", "value_error"):
-            what = item["msg"].removeprefix("Value error, ")
-        else:
-            what = f"{item['msg']}, found {item['input']!r}"
-        lines.append(f"{place}: {path}: {what}" if place else f"{path}: {what}")
+        path = ".".join((*prefix, *keys))
+        lines.append(located(f"{path}: {complaint(item, fields)}" if path else complaint(item, fields), keys, where))
     return "\n".join(lines)
+
+
+def located(message: str, keys: tuple[str, ...], where: Mapping[tuple[str, ...], str] | None) -> str:
+    """Return the message with the place in the file of ``keys``, or of the nearest key above them, before it."""
+    place = next((where[keys[:n]] for n in range(len(keys), -1, -1) if keys[:n] in where), "") if where else ""
+    return f"{place}: {message}" if place else message

@@ -28,7 +28,7 @@ def json_schema(registry: Registry, what: Literal["study", "run"]) -> dict[str, 
     """Return the schema of a run spec, or of a study whose ``spec`` is one with nothing required."""
     run = _of(RunSpec)
     definitions: dict[str, Any] = run.pop("$defs", {})
-    for role in ("environment", "policy", "trainer", *COMPOSED):
+    for role in sorted({"environment", "policy", "trainer", *COMPOSED, *registry.roles()}):
         definitions[role] = _role(registry, role, definitions)
     if what == "run":
         return {"$schema": "https://json-schema.org/draft/2020-12/schema", **run, "$defs": definitions}

@@ -10,10 +10,8 @@ Requirements this file meets:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rlhf_lab.components import (
@@ -32,15 +30,14 @@ from rlhf_lab.components import (
     ValueObjective,
 )
 from rlhf_lab.errors import LabError
-from rlhf_lab.registry import Registry, describe
+from rlhf_lab.registry import Registry, describe, located
+from rlhf_lab.yaml_file import Positions, load_yaml
 
 __all__ = ["Budget", "ExactSettings", "Positions", "RunSpec", "load_yaml", "make_spec"]
 
-Positions = Mapping[tuple[str, ...], str]
-"""Where each key of a file stands: path of keys -> ``file.yaml:line:column``."""
-
 DISCOUNTED: Final = ("environment", "advantage", "normalizer", "trainer")
 IMPLIED: Final = {"value": frozenset({"values"}), "kl": frozenset({"ref_log_probs"})}  # needs of a role as such
+EXACT: Final = ("advantage", "normalizer", "objective")  # what the exact measures compose, where there is no trainer
 COMPOSED: Final = (
     "advantage",
     "normalizer",
@@ -88,6 +85,9 @@ class ExactSettings(BaseModel):
 
     horizon: int = Field(default=8, ge=1, description="steps of the enumerated window; longer episodes are cut there")
     samples: int = Field(default=1, ge=1, description="episodes per outcome, for estimators that compare several")
+    critic: Literal["exact", "zero"] = Field(
+        default="exact", description="values that the critic has without its error"
+    )
     critic_error: float = Field(
         default=0.0, ge=0, description="root mean square of the critic's error, in units of the values' own"
     )
@@ -128,45 +128,9 @@ def make_spec(data: Mapping[str, Any], registry: Registry, where: Positions | No
         raise LabError(describe(error, fields=RunSpec.model_fields, where=where)) from None
     spec, warnings = _spread_gamma(_with_aggregation(spec, registry))
     problems = [*_unused(spec), *_missing(spec, registry)]
-    if problems:
-        raise LabError("\n".join(problems))
+    if problems:  # each begins with a dotted path
+        raise LabError("\n".join(located(text, tuple(text.partition(":")[0].split(".")), where) for text in problems))
     return spec, warnings + _warnings(spec)
-
-
-def load_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
-    """Return the mapping in a YAML file and where its keys stand; raises ``LabError`` for anything else."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabError(f"cannot read {path}: {error}") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise LabError(f"{path} is no YAML: {error}") from None
-    if not isinstance(data, dict) or node is None:
-        raise LabError(f"{path}: expected a mapping of keys at the top, found {type(data).__name__}")
-    positions: dict[tuple[str, ...], str] = {}
-    _walk(node, (), str(path), positions)
-    return data, positions
-
-
-def _walk(node: yaml.Node, path: tuple[str, ...], file: str, positions: dict[tuple[str, ...], str]) -> None:
-    positions.setdefault(path, f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}")
-    if isinstance(node, yaml.SequenceNode):
-        for i, item in enumerate(node.value):
-            _walk(item, (*path, str(i)), file, positions)
-    elif isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            place = f"{file}:{key.start_mark.line + 1}:{key.start_mark.column + 1}"
-            if not isinstance(key, yaml.ScalarNode):
-                raise LabError(f"{place}: a key must be a word, found a {key.id}")
-            if key.value in seen:
-                raise LabError(f"{place}: the key {key.value!r} stands twice; keep one")
-            seen.add(key.value)
-            positions[(*path, key.value)] = place
-            _walk(value, (*path, key.value), file, positions)
 
 
 def _spread_gamma(spec: RunSpec) -> tuple[RunSpec, list[str]]:
@@ -178,7 +142,7 @@ def _spread_gamma(spec: RunSpec) -> tuple[RunSpec, list[str]]:
         if component is None or "gamma" not in type(component).model_fields:
             continue
         if "gamma" not in component.model_fields_set:
-            changed[role] = component.model_copy(update={"gamma": spec.gamma})
+            changed[role] = _with_gamma(component, spec.gamma)
         elif component.gamma != spec.gamma:
             warnings.append(
                 f"{role} {component.name!r} has gamma {component.gamma:g}, but the spec's is {spec.gamma:g}; "
@@ -187,9 +151,18 @@ def _spread_gamma(spec: RunSpec) -> tuple[RunSpec, list[str]]:
     return spec.model_copy(update=changed), warnings
 
 
+def _with_gamma(component: Component, gamma: float) -> Component:
+    """Return the component with the spec's discount, if its own bounds allow that one."""
+    own = {name: getattr(component, name) for name in component.model_fields_set}
+    try:
+        return type(component).model_validate({**own, "gamma": gamma})
+    except ValidationError as error:
+        raise LabError(f"{describe(error, prefix=(component.role,))} (the spec's gamma)") from None
+
+
 def _with_aggregation(spec: RunSpec, registry: Registry) -> RunSpec:
     """Fill in the aggregation that defines the objective, where the spec names none."""
-    used = spec.trainer is None or "aggregation" in spec.trainer.uses
+    used = spec.trainer is not None and "aggregation" in spec.trainer.uses
     if spec.aggregation is not None or spec.objective is None or not used:
         return spec
     return spec.model_copy(update={"aggregation": registry.create("aggregation", spec.objective.aggregations[0])})
@@ -197,7 +170,11 @@ def _with_aggregation(spec: RunSpec, registry: Registry) -> RunSpec:
 
 def _unused(spec: RunSpec) -> list[str]:
     if spec.trainer is None:
-        return []
+        return [
+            f"{role}: nothing uses it without a trainer; exact measures use: {', '.join(EXACT)}"
+            for role in spec.components
+            if role not in EXACT
+        ]
     uses = spec.trainer.uses
     problems = [
         f"{role}: trainer {spec.trainer.name!r} does not use it; it uses: {', '.join(sorted(uses)) or 'nothing'}"
@@ -211,30 +188,26 @@ def _unused(spec: RunSpec) -> list[str]:
 
 
 def _missing(spec: RunSpec, registry: Registry) -> list[str]:
-    givers: list[Environment | Policy | Trainer] = [spec.environment, spec.policy]
-    if spec.trainer is not None:
-        givers.append(spec.trainer)
+    if spec.trainer is None:
+        return []  # exact measures take everything from the world itself
+    givers: tuple[Environment | Policy | Trainer, ...] = (spec.environment, spec.policy, spec.trainer)
     given = frozenset().union(*(giver.gives() for giver in givers))
-    problems = []
-    for role, component in [*spec.components.items(), *([("trainer", spec.trainer)] if spec.trainer else [])]:
-        lacking = component.needs() | IMPLIED.get(role, frozenset())
-        lacking = (
-            frozenset() if spec.trainer is None else lacking - given
-        )  # exact measures take all from the world itself
-        for name in sorted(lacking):
-            problems.append(
-                f"{role} {component.name!r} needs {name}, which neither "
-                f"{' nor '.join(f'{g.role} {g.name!r}' for g in givers)} provides as configured. {_providers(name, registry)}"
-            )
-    return problems
+    configured = " nor ".join(f"{giver.role} {giver.name!r}" for giver in givers)
+    return [
+        f"{role}: {component.name!r} needs {name}, which neither {configured} provides as configured. "
+        + _providers(name, registry)
+        for role, component in [*spec.components.items(), ("trainer", spec.trainer)]
+        for name in sorted((component.needs() | IMPLIED.get(role, frozenset())) - given)
+    ]
 
 
 def _providers(name: str, registry: Registry) -> str:
+    """Return who gives ``name``: always, as it comes, or with an option."""
     found = [
         f"{component.role} {component.name!r}"
         for role in ("environment", "policy", "trainer")
         for component in registry.components(role)
-        if name in getattr(component, "provides", ())
+        if name in getattr(component, "provides", ()) or name in component().gives()  # type: ignore[attr-defined]
     ]
     return f"It can come from: {', '.join(found)}." if found else "No registered component provides it."
 

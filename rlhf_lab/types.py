@@ -112,9 +112,7 @@ class _Batch:
         else:
             self._demand(value.dtype in _INTEGERS, name, "an integer tensor", value)
 
-    def _check_finite(
-        self, name: str, where: Tensor | None, place: str = "where valid", except_where: Tensor | None = None
-    ) -> None:
+    def _check_finite(self, name: str, where: Tensor | None, place: str = "where valid") -> None:
         """Refuse NaN and infinity where they would count. A finite sum proves finite terms with one pass."""
         value = getattr(self, name)
         if value is None or bool(value.detach().sum().isfinite()):
@@ -122,8 +120,6 @@ class _Batch:
         bad = ~torch.isfinite(value)
         if where is not None:
             bad &= where
-        if except_where is not None:
-            bad &= ~except_where
         if _any(bad):
             at = [int(i) for i in bad.nonzero()[0]]
             raise BatchError(
@@ -172,7 +168,7 @@ class Trajectories(_Batch):
         for name in ("rewards", "values", "log_probs", "target_log_probs", "ref_log_probs", "score_norms"):
             self._check_finite(name, self.valid)
         self._check_finite("baseline_scores", None, "everywhere")
-        self._check_finite("next_values", self.valid, "where valid and not terminated", self.terminated)
+        self._check_finite("next_values", self.valid & ~self.terminated, "where valid and not terminated")
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from rlhf_lab.study.results import ArmResult, Results
 from rlhf_lab.study.schema import Study
 
@@ -55,7 +56,13 @@ def learning(seeds: int = 20, failed: int = 2, points: int = 60) -> Results:
                     "tolerance": 0.5,
                 },
                 {"kind": "best", "statement": "GAE is best of all", "expected": "gae"},
-                {"kind": "share", "statement": "Most seeds of TD reach -20", "arm": "td", "threshold": -20, "share": 0.8},
+                {
+                    "kind": "share",
+                    "statement": "Most seeds of TD reach -20",
+                    "arm": "td",
+                    "threshold": -20,
+                    "share": 0.8,
+                },
             ],
         }
     )
@@ -73,7 +80,10 @@ def learning(seeds: int = 20, failed: int = 2, points: int = 60) -> Results:
         arms.append(
             ArmResult(
                 name=name,
-                spec={"environment": {"name": "short_corridor", "gamma": 1.0}, "advantage": {"name": name, "gamma": 1.0}},
+                spec={
+                    "environment": {"name": "short_corridor", "gamma": 1.0},
+                    "advantage": {"name": name, "gamma": 1.0},
+                },
                 parameters={"arm": name, "advantage": name, "advantage.lam": (None, None, 0.95, 0.0)[i]},
                 seeds=tuple(range(seeds)),
                 x={"iteration": np.arange(points, dtype=float), "episodes": x, "steps": 13 * x},
@@ -97,7 +107,14 @@ def trade_off() -> Results:
             "seeds": 1,
             "measure": ["estimator_error"],
             "figures": [
-                {"kind": "frontier", "x": "bias", "y": "variance", "series": "critic.error", "arms": ["gae*"], "title": "GAE"},
+                {
+                    "kind": "frontier",
+                    "x": "bias",
+                    "y": "variance",
+                    "series": "critic.error",
+                    "arms": ["gae*"],
+                    "title": "GAE",
+                },
                 {"kind": "frontier", "x": "bias", "y": "variance", "arms": ["*"]},
                 {"kind": "sweep", "x": "advantage.lam", "y": "mse", "series": "critic.error", "y_log": True},
                 {"kind": "sweep", "x": "advantage.n", "y": "mse", "x_log": True, "y_log": True},

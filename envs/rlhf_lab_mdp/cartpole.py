@@ -167,15 +167,15 @@ class BuiltCartPole:
 class CartPole(Environment):
     """A pole on a cart that is pushed left (0) or right (1); +1 for every step, the last one too.
 
-    Observation: position, speed, angle, angular speed. An episode ends when the cart leaves ±2.4 or the pole ±12°, and is
-    truncated after ``max_steps``. Observations are float32, the physics is float64, as in Gymnasium's ``CartPole-v1``.
+    Observation: position, speed, angle, angular speed. An episode ends when the cart leaves ±2.4 or the pole ±12°, and
+    is truncated after ``max_steps``. Observations are float32 and the physics is float64, as in Gymnasium.
 
     Source: Barto, Sutton and Anderson 1983; Gymnasium, ``CartPole-v1``.
     """
 
     name = "cartpole"
     reference = "Barto, Sutton and Anderson 1983; Gymnasium CartPole-v1"
-    provides = frozenset({"log_probs", "next_values"})
+    provides = frozenset({"log_probs"})
     max_steps: int = Field(default=500, ge=1, description="steps after which an episode is truncated")
 
     def build(self, runs: int, envs: int, streams: Streams) -> BuiltCartPole:

@@ -18,9 +18,9 @@ _MOVES: Final = ((-1, 0), (0, 1), (1, 0), (0, -1))
 class GridWorld(FiniteWorld):
     """A grid on which each action moves one cell; moving against the edge or a wall leaves the walker where it is.
 
-    Actions: 0 up, 1 right, 2 down, 3 left. Cells are numbered row by row from 0 at the top left. With probability ``slip``
-    the walker goes in one of the four directions at random instead. From the first cell of a jump (from, to, reward) every
-    action leads to the second and pays the jump's reward alone.
+    Actions: 0 up, 1 right, 2 down, 3 left. Cells are numbered row by row from 0 at the top left. With probability
+    ``slip`` the walker goes in one of the four directions at random instead. From the first cell of a jump (from, to,
+    reward) every action leads to the second and pays the jump's reward alone.
 
     The defaults are the 4 x 4 grid of Sutton and Barto 2018, example 4.1; their 5 x 5 grid of example 3.5 is
     ``height=5, width=5, goals=(), step_reward=0, bump_reward=-1, jumps=((1, 21, 10), (3, 13, 5))`` with γ = 0.9.

@@ -36,7 +36,7 @@ class GridWorldEnv(FiniteEnv):
 
 
 class CartPoleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
-    """``rlhf_lab/CartPole-v0``: the physics of ``CartPole``. The bounds of the speeds are those of float32: there are none."""
+    """``rlhf_lab/CartPole-v0``: the physics of ``CartPole``. Speeds have no bounds but those of float32."""
 
     metadata: Final = {"render_modes": ["ansi"], "render_fps": 50}  # type: ignore[misc]
 
@@ -57,13 +57,14 @@ class CartPoleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         return self._state.astype(np.float32), self._info()
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        self._state = np.array(physics(*self._state, bool(action == 1)))
+        x, speed, angle, spin = self._state
+        self._state = np.array(physics(x, speed, angle, spin, bool(action == 1)))
         self._age += 1
         terminated = bool(failed(self._state[0], self._state[2]))
         truncated = not terminated and self._age >= self._limit
         return self._state.astype(np.float32), 1.0, terminated, truncated, self._info()
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         if self.render_mode != "ansi":
             return None
         return f"position {self._state[0]:+.3f}  angle {np.degrees(self._state[2]):+.1f}°  step {self._age}"
@@ -75,6 +76,4 @@ class CartPoleEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
 def register() -> None:
     """Register every environment of this module."""
     for env in (RandomWalkEnv, ShortCorridorEnv, GridWorldEnv, CartPoleEnv):
-        gymnasium.register(
-            f"rlhf_lab/{env.__name__.removesuffix('Env')}-v0", entry_point=f"{__name__}:{env.__name__}"
-        )
+        gymnasium.register(f"rlhf_lab/{env.__name__.removesuffix('Env')}-v0", entry_point=f"{__name__}:{env.__name__}")

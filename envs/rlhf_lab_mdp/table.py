@@ -17,8 +17,8 @@ __all__ = ["TransitionTable"]
 class TransitionTable(FiniteWorld):
     """Any Gymnasium environment whose ``unwrapped.P`` is its transition table: FrozenLake, CliffWalking, Taxi.
 
-    The steps are simulated from the table, not by the environment. States keep their numbers; a state that is both entered
-    and an end (Taxi) has a terminal copy behind them. Raises ``LabError`` where the environment has no table.
+    The steps are simulated from the table, not by the environment. States keep their numbers; a state that is both
+    entered and an end (Taxi) has a terminal copy behind them. Raises ``LabError`` where the environment has no table.
     """
 
     name = "transition_table"

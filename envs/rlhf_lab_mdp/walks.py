@@ -20,10 +20,10 @@ def _chain(states: int) -> tuple[Tensor, Tensor]:
 class RandomWalk(FiniteWorld):
     """A chain of states; an episode starts in the middle and pays only where it leaves the chain, on either side.
 
-    Actions: 0 left, 1 right. State 0 and state ``states + 1`` are the terminal ends. Under the uniform policy, γ = 1 and
-    the default rewards v(s) = 2 s / (states + 1) - 1.
+    Actions: 0 left, 1 right. State 0 and state ``states + 1`` are the terminal ends. Under the uniform policy, γ = 1
+    and the default rewards v(s) = 2 s / (states + 1) - 1.
 
-    Source: Sutton and Barto 2018, example 6.2 (5 states, rewards 0 and 1) and example 7.1 (19 states, rewards -1 and 1).
+    Source: Sutton and Barto 2018, example 6.2 (5 states, rewards 0 and 1) and example 7.1 (19 states, rewards ±1).
     """
 
     name = "random_walk"
@@ -55,8 +55,8 @@ class ShortCorridor(FiniteWorld):
     """Three states in a row, the middle one with reversed actions, that look the same to a linear policy.
 
     Actions: 0 left, 1 right; left in state 0 stays there; right in state 2 ends. Every step pays -1, the last one too.
-    Features: value [1] in every state, action [0, 1] for left and [1, 0] for right in every state, so that a linear policy
-    has one probability p of right, with v(p) = -2 (2 - p) / (p (1 - p)) and the optimum v = -(6 + 4 √2) at p = 2 - √2.
+    Features, the same in every state: value [1], action [0, 1] for left and [1, 0] for right. Hence a linear policy has
+    one probability p of right, with v(p) = -2 (2 - p) / (p (1 - p)) and the optimum v = -(6 + 4 √2) at p = 2 - √2.
     The observation is the state number: a tabular policy sees the states apart and reaches -3.
 
     Source: Sutton and Barto 2018, example 13.1.

@@ -42,6 +42,7 @@ __all__ = [
 
 @hookimpl
 def rlhf_lab_components() -> list[type[Component]]:
+    """Return this package's components."""
     return [
         TotalReturn,
         MonteCarlo,

@@ -1,8 +1,8 @@
 """Rewards-to-go minus a baseline: the same expected gradient, less variance.
 
-A baseline may depend on anything but the action that it judges. Those made from the batch therefore leave the own episode
-out; this is exact when every episode is collected to its end (in a window of fixed length, how much of the other episodes of
-the row is seen depends on the own one).
+A baseline may depend on anything but the action that it judges. Those made from the batch therefore leave the own
+episode out; this is exact when every episode is collected to its end (in a window of fixed length, how much of the
+other episodes of the row is seen depends on the own one).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class ConstantBaseline(RewardToGo):
 
     Aₜ = Gₜ − b; returns = G. The variance of the gradient is quadratic in b.
 
-    Source: Williams 1992, eq. 11.
+    Source: Williams 1992.
     """
 
     name = "constant_baseline"
-    reference = "Williams 1992, eq. 11"
+    reference = "Williams 1992"
 
     baseline: float = Field(default=0.0, description="the constant b")
 
@@ -41,11 +41,11 @@ class LeaveOneOutBaseline(RewardToGo):
 
     Aₜ = Gₜ − Σ_{e≠own} Σ_{u∈e} G_u / Σ_{e≠own} |e|; one episode alone has baseline 0. returns = G.
 
-    Source: Kool, van Hoof and Welling 2019, eq. 7, for steps in place of whole samples.
+    Source: Kool, van Hoof and Welling 2019, for steps in place of whole samples.
     """
 
     name = "loo_baseline"
-    reference = "Kool et al. 2019, eq. 7"
+    reference = "Kool et al. 2019"
     scope = "batch"
 
     def __call__(self, batch: Trajectories) -> Advantages:
@@ -57,15 +57,15 @@ class LeaveOneOutBaseline(RewardToGo):
 class OptimalBaseline(RewardToGo):
     """The reward-to-go minus the constant of least gradient variance, estimated from the other episodes of the run.
 
-    Aₜ = Gₜ − Σ_{e≠own} Σ_{u∈e} ‖g_u‖²·G_u / Σ_{e≠own} Σ_{u∈e} ‖g_u‖², where g = ∇ log π(a|s) and ``score_norms`` holds ‖g‖².
-    One episode alone, and others without any gradient, give baseline 0. returns = G. Greensmith et al. estimate one baseline
-    from all episodes, the own one included.
+    Aₜ = Gₜ − Σ_{e≠own} Σ_{u∈e} ‖g_u‖²·G_u / Σ_{e≠own} Σ_{u∈e} ‖g_u‖², where g = ∇ log π(a|s) and ``score_norms``
+    holds ‖g‖². One episode alone, and others without any gradient, give baseline 0. returns = G. Greensmith et al.
+    estimate one baseline from all episodes, the own one included.
 
-    Source: Greensmith, Bartlett and Baxter 2004, theorem 8; Weaver and Tao 2001.
+    Source: Greensmith, Bartlett and Baxter 2004, section 4; Weaver and Tao 2001.
     """
 
     name = "optimal_baseline"
-    reference = "Greensmith et al. 2004, theorem 8"
+    reference = "Greensmith et al. 2004"
     requires = frozenset({"score_norms"})
     scope = "batch"
 
@@ -95,8 +95,8 @@ class RunningMeanBaseline(RewardToGo):
 class ValueBaseline(RewardToGo):
     """The reward-to-go minus the critic's value of the state.
 
-    Aₜ = Gₜ − V(sₜ); returns = G. With ``bootstrap`` this is GAE at λ = 1. Any V leaves the expected gradient as it is where
-    episodes are complete; A estimates the advantage only as well as V does the value.
+    Aₜ = Gₜ − V(sₜ); returns = G. With ``bootstrap`` this is GAE at λ = 1. Any V leaves the expected gradient as it
+    is where episodes are complete; A estimates the advantage only as well as V does the value.
 
     Source: Sutton and Barto 2018, section 13.4.
     """
@@ -111,9 +111,10 @@ class ValueBaseline(RewardToGo):
 
 
 def _mean_of_others(batch: Trajectories, x: Tensor, weights: Tensor) -> Tensor:
-    """Return for each step the weighted mean of ``x [*b,t]`` over the other episodes of its run; 0 where they weigh nothing.
+    """Return for each step the weighted mean of ``x [*b,t]`` over the other episodes of its run, 0 if they weigh 0.
 
-    The sums before and after an episode are added. Taking its own from the total would leave its rounding errors behind.
+    The sums before and after an episode are added. Taking its own from the total would leave its rounding errors
+    behind.
     """
     labels, episodes = episode_labels(batch)
 

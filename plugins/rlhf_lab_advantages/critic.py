@@ -1,8 +1,8 @@
 """Advantages made with a critic: how far to trust rewards, and from where on its values.
 
-With the temporal-difference error δₜ = rₜ + γ·V(s_{t+1}) − V(sₜ), all of these are sums of future errors. V(s_{t+1}) is 0 after
-a termination and ``next_values`` after a truncation or at a live edge; no sum reaches past the end of an episode.
-``returns`` = advantages + values is the critic's target.
+With the temporal-difference error δₜ = rₜ + γ·V(s_{t+1}) − V(sₜ), all of these are sums of future errors.
+V(s_{t+1}) is 0 after a termination and ``next_values`` after a truncation or at a live edge; no sum reaches past
+the end of an episode. ``returns`` = advantages + values is the critic's target.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class NStep(_WithCritic):
 
     Aₜ = Σ_{i<m} γⁱ·r_{t+i} + γᵐ·V(s_{t+m}) − V(sₜ), with m = min(n, valid steps left in the episode).
 
-    Source: Sutton and Barto 2018, eq. 7.1; Schulman et al. 2016, eq. 15.
+    Source: Sutton and Barto 2018, eq. 7.1; Schulman et al. 2016, eq. 11 to 15.
     """
 
     name = "n_step"
@@ -61,7 +61,8 @@ class GAE(_WithCritic):
     """Generalised advantage estimation: the λ-weighted mean of the n-step advantages of all n.
 
     Aₜ = δₜ + γλ·A_{t+1} = Σ_l (γλ)ˡ·δ_{t+l}, over the valid steps of the episode. With N steps left this is
-    (1−λ)·Σ_{n<N} λ^{n−1}·A⁽ⁿ⁾ + λ^{N−1}·A⁽ᴺ⁾: the last one takes the weight that the paper's infinite sum spreads beyond N.
+    (1−λ)·Σ_{n<N} λ^{n−1}·A⁽ⁿ⁾ + λ^{N−1}·A⁽ᴺ⁾: the last one takes the weight that the paper's infinite sum spreads
+    beyond N.
 
     Source: Schulman et al. 2016, eq. 16.
     """
@@ -79,8 +80,8 @@ class GAE(_WithCritic):
 class TDLambda(_WithCritic):
     """The λ-return as the critic's target, and its distance from the critic as advantage.
 
-    Gₜ = rₜ + γ·[(1−λ)·V(s_{t+1}) + λ·G_{t+1}]; returns = G, advantages = G − V(sₜ), which equals GAE(λ) identically and is
-    computed as such.
+    Gₜ = rₜ + γ·[(1−λ)·V(s_{t+1}) + λ·G_{t+1}]; returns = G, advantages = G − V(sₜ), which equals GAE(λ) identically
+    and is computed as such.
 
     Source: Sutton and Barto 2018, eq. 12.2 and 12.3.
     """

@@ -1,7 +1,8 @@
 """Advantages without a critic: a response is compared with the other responses to its prompt.
 
-A row is one response, its score the sum of its valid rewards, and rows with equal ``group_ids`` in the same run answer the same
-prompt, wherever they stand. The advantage stands on each valid step of the row. There are no value targets.
+A row is one response, its score the sum of its valid rewards, and rows with equal ``group_ids`` in the same run
+answer the same prompt, wherever they stand. The advantage stands on each valid step of the row. There are no value
+targets.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class RLOO(_GroupEstimator):
 
     Aᵢ = sᵢ − Σ_{j≠i} sⱼ/(K−1) = K/(K−1)·(sᵢ − mean s), for K responses; one alone: 0. The expected gradient is exact.
 
-    Source: Kool, van Hoof and Welling 2019, eq. 7; Ahmadian et al. 2024, eq. 8.
+    Source: Kool, van Hoof and Welling 2019; Ahmadian et al. 2024.
     """
 
     name = "rloo"
-    reference = "Kool et al. 2019, eq. 7"
+    reference = "Kool et al. 2019"
     implements = "rloo"
 
     def _compare(self, scores: Tensor, present: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
@@ -60,8 +61,8 @@ class RLOO(_GroupEstimator):
 class GRPO(_GroupEstimator):
     """Group-relative advantages: scores standardised within the group.
 
-    Aᵢ = (sᵢ − mean s) / (std s + eps); a response alone and a group of equal scores: 0. The division makes the size of a
-    prompt's gradient depend on how hard it is.
+    Aᵢ = (sᵢ − mean s) / (std s + eps); a response alone and a group of equal scores: 0. The division makes the size
+    of a prompt's gradient depend on how hard it is.
 
     Source: Shao et al. 2024, section 4.1.2 (which adds no eps; std with ddof 1 and eps are those of TRL).
     """
@@ -82,11 +83,11 @@ class GroupMean(_GroupEstimator):
 
     Aᵢ = sᵢ − mean s. The own score is part of the mean, so that the expected gradient is (K−1)/K of the exact one.
 
-    Source: Liu et al. 2025, "Understanding R1-Zero-like training", section 3.2.
+    Source: Liu et al. 2025, "Understanding R1-Zero-like training", section 3.
     """
 
     name = "grpo_mean"
-    reference = "Liu et al. 2025, section 3.2"
+    reference = "Liu et al. 2025"
 
     def _compare(self, scores: Tensor, present: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
         return centred(scores, present, labels, sizes)

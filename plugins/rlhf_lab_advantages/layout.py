@@ -1,7 +1,8 @@
-"""How a batch is read: which rows belong to which run, which steps to which episode, which optional fields must be there.
+"""How a batch is read: which rows belong to which run, which steps to which episode, which fields must be there.
 
-Runs. Every estimator and normaliser here is ``stacked``. With two or more leading axes, ``[runs, ..., t]``, axis 0 is the run
-and the other leading axes are its rows; with fewer, ``[rows, t]`` or ``[t]``, the whole batch is one run. Runs never mix.
+Runs. Every estimator and normaliser here is ``stacked``. With two or more leading axes, ``[runs, ..., t]``, axis 0
+is the run and the other leading axes are its rows; with fewer, ``[rows, t]`` or ``[t]``, the whole batch is one
+run. Runs never mix.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ def episode_ends(batch: Trajectories) -> Tensor:
 
 
 def episode_labels(batch: Trajectories) -> tuple[Tensor, int]:
-    """Return the episode of each step, int64 ``[runs, steps]`` counted from 0 in each run, and a bound on the labels.
+    """Return the episode of each step, int64 ``[runs, steps]`` counted from 0 in each run, and how many labels there are.
 
-    A step's label is the number of ends before it, so that padding at a row's end takes the label of the next row's first
-    episode: clean what stands there.
+    A step's label is the number of ends before it, so that padding at a row's end takes the label of the next row's
+    first episode: clean what stands there.
     """
     ends = by_run(episode_ends(batch)).long()
     labels = ends.cumsum(-1) - ends

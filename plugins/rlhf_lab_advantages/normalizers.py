@@ -1,7 +1,7 @@
 """Shifting and scaling advantages before the objective sees them; the value targets stay as they are.
 
-Rows, runs and what is ``stacked``: see ``layout``. The answer is 0 where not valid, in a constant group and in one that is too
-small for a standard deviation; never NaN.
+Rows, runs and what is ``stacked``: see ``layout``. The answer is 0 where not valid, in a constant group and in one
+that is too small for a standard deviation; never NaN.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["BatchNormalizer", "GroupNormalizer", "NoNormalizer"]
 class NoNormalizer(AdvantageNormalizer):
     """Leaves advantages as they are.
 
-    Source: none needed; the policy gradient asks for no normalisation.
+    Source: none; the policy gradient theorem asks for no normalisation.
     """
 
     name = "none"
@@ -60,14 +60,14 @@ class _Standardiser(AdvantageNormalizer):
 class BatchNormalizer(_Standardiser):
     """Standardises over a whole run's batch, as PPO implementations do.
 
-    A ← (A − mean) / (std + eps), over valid steps. With ``over: episodes`` a step of an episode with L valid steps weighs 1/L
-    in both, so that every episode counts once.
+    A ← (A − mean) / (std + eps), over valid steps. With ``over: episodes`` a step of an episode with L valid steps
+    weighs 1/L in both, so that every episode counts once.
 
-    Source: Andrychowicz et al. 2021, "What matters in on-policy RL", choice C67.
+    Source: Andrychowicz et al. 2021, "What matters in on-policy RL" (there per minibatch).
     """
 
     name = "batch"
-    reference = "Andrychowicz et al. 2021, choice C67"
+    reference = "Andrychowicz et al. 2021"
 
     def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages:
         runs = len(by_run(batch.rewards))

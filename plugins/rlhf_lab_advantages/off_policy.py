@@ -14,12 +14,13 @@ __all__ = ["VTrace"]
 class VTrace(AdvantageEstimator):
     """V-trace: n-step targets for the current policy from steps of another one, with truncated importance weights.
 
-    vₜ = V(sₜ) + ρₜδₜ + γ·cₜ·(v_{t+1} − V(s_{t+1})), Aₜ = ρₜ·(rₜ + γ·v_{t+1} − V(sₜ)), with ρₜ = min(ρ̄, π/μ), cₜ = λ·min(c̄, π/μ),
-    π/μ = exp(``target_log_probs`` − ``log_probs``) and δ the one-step error; v_{t+1} = V(s_{t+1}) behind the end of an episode.
-    returns = v.
+    vₜ = V(sₜ) + ρₜδₜ + γ·cₜ·(v_{t+1} − V(s_{t+1})), Aₜ = ρₜ·(rₜ + γ·v_{t+1} − V(sₜ)), with ρₜ = min(ρ̄, π/μ), cₜ =
+    λ·min(c̄, π/μ), π/μ = exp(``target_log_probs`` − ``log_probs``) and δ the one-step error; v_{t+1} = V(s_{t+1})
+    behind the end of an episode. returns = v.
 
-    On policy (and ρ̄, c̄ ≥ 1) v is the λ-return, and A is GAE(1) at λ = 1. For λ < 1 the advantage keeps the paper's form: one
-    real step, then v, so that it is not GAE(λ). ρ̄ sets the policy whose value is learned, c̄ only how fast.
+    On policy (and ρ̄, c̄ ≥ 1) v is the λ-return, and A is GAE(1) at λ = 1. For λ < 1 the advantage keeps the
+    paper's form: one real step, then v, so that it is not GAE(λ). ρ̄ sets the policy whose value is learned, c̄
+    only how fast.
 
     Source: Espeholt et al. 2018, eq. 1, remark 2 and section 4.2.
     """

@@ -35,8 +35,9 @@ class RewardToGo(AdvantageEstimator):
 class MonteCarlo(RewardToGo):
     """The reward-to-go: only rewards after an action count for it.
 
-    Aₜ = Gₜ = Σ_{k≥0} γᵏ·r_{t+k}, over the valid steps t..T−1 of the episode, plus γ^{T−t}·V(s_T) where the episode was cut and
-    ``bootstrap`` is set. Without it a cut episode counts what it has earned so far. Advantages and returns are one tensor.
+    Aₜ = Gₜ = Σ_{k≥0} γᵏ·r_{t+k}, over the valid steps t..T−1 of the episode, plus γ^{T−t}·V(s_T) where the episode
+    was cut and ``bootstrap`` is set. Without it a cut episode counts what it has earned so far. Advantages and
+    returns are one tensor.
 
     The policy gradient of the discounted objective also weights step t by γᵗ, which is left out here, as is usual.
 
@@ -55,8 +56,8 @@ class MonteCarlo(RewardToGo):
 class TotalReturn(RewardToGo):
     """One number for every step of an episode: its whole return, also what was earned before the action.
 
-    Aₜ = G₀ = Σ_{k=0}^{T−1} γᵏ·r_k, over the valid steps of the episode; ``returns`` are the rewards-to-go, which a critic
-    should learn. The gradient it gives is unbiased for the discounted objective as it stands, only noisier.
+    Aₜ = G₀ = Σ_{k=0}^{T−1} γᵏ·r_k, over the valid steps of the episode; ``returns`` are the rewards-to-go, which a
+    critic should learn. The gradient it gives is unbiased for the discounted objective as it stands, only noisier.
 
     Source: Williams 1992, episodic REINFORCE.
     """

@@ -1,7 +1,7 @@
 """Means and deviations over groups of rows, weighted per step, in float64 and exact at the edges.
 
-A group is shifted by its smallest element first. Hence a constant group has deviation exactly 0, and a large common offset
-costs no digits.
+A group is shifted by its smallest element first. Hence a constant group has deviation exactly 0, and a large common
+offset costs no digits.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def sums(x: Tensor, labels: Tensor, groups: int) -> Tensor:
 def centred(x: Tensor, weights: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
     """Return x − mean of its group, float64 ``[rows, t]``, 0 where the weight is 0.
 
-    ``x`` and ``weights`` are ``[rows, t]`` (0 = does not count), ``labels [rows]`` says each row's group, and ``sizes [groups]``
-    is what the weights of each group sum to.
+    ``x`` and ``weights`` are ``[rows, t]`` (0 = does not count), ``labels [rows]`` says each row's group, and
+    ``sizes [groups]`` is what the weights of each group sum to.
     """
     counted = weights > 0
     x = clean(x, counted).double()
@@ -35,7 +35,7 @@ def centred(x: Tensor, weights: Tensor, labels: Tensor, sizes: Tensor) -> Tensor
 
 
 def standardised(x: Tensor, weights: Tensor, labels: Tensor, sizes: Tensor, *, ddof: int, eps: float) -> Tensor:
-    """Return (x − mean) / (std + eps) of its group, arguments as in ``centred``; 0 in a group that is constant or too small.
+    """Return (x − mean) / (std + eps) of its group, 0 where that is constant or too small; arguments as in ``centred``.
 
     The variance is Σ w·(x − mean)² / (size − ddof); a group is too small where size ≤ ddof.
     """

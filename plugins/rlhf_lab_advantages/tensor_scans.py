@@ -1,8 +1,8 @@
-"""The recursions on any device, as scans of whole tensors in O(log t) operations and without a loop over rows or steps.
+"""The recursions on any device, as scans of whole tensors: O(log t) operations, no loop over rows or steps.
 
-A step is an affine map of what follows it, x ↦ base + decay·x. Maps compose associatively, so windows of 2, 4, 8 ... steps
-come from composing neighbours (Blelloch 1990, "Prefix sums and their applications", section 1.4). An invalid step is the
-identity (0, 1), an episode's end ignores what follows (decay 0).
+A step is an affine map of what follows it, x ↦ base + decay·x. Maps compose associatively, so windows of 2, 4, 8
+... steps come from composing neighbours (Blelloch 1990, "Prefix sums and their applications"). An invalid step is
+the identity (0, 1), an episode's end ignores what follows (decay 0).
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ class DiagonalGaussian:
 
     def sample(self, uniforms: Tensor) -> Tensor:
         """Return mean + std Φ⁻¹(u); actions are not clipped."""
-        normals = torch.special.ndtri(uniforms).to(self.mean.dtype)
-        return self.mean + torch.exp(self.log_std) * normals
+        normals: Tensor = torch.special.ndtri(uniforms)
+        return self.mean + torch.exp(self.log_std) * normals.to(self.mean.dtype)
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return the log-density Σ_i -((a_i - mean_i) / std_i)² / 2 - log std_i - log(2π) / 2, ``[runs, n]``."""
@@ -98,5 +98,4 @@ class DiagonalGaussian:
 
     def entropy(self) -> Tensor:
         """Return Σ_i log std_i + log(2πe) / 2, ``[runs, n]``."""
-        of_one: Tensor = (self.log_std + 0.5 * (1 + _LOG_2PI)).sum(dim=-1)  # the same in every state
-        return of_one.expand(self.mean.shape[:-1])
+        return (self.log_std + 0.5 * (1 + _LOG_2PI)).sum(dim=-1).expand(self.mean.shape[:-1])

@@ -68,13 +68,13 @@ class _LinearActor(StackedActor):
             "action_features", None if action_features is None else action_features.to(dtype), persistent=False
         )
 
-    def _encode(self, observations: Tensor) -> Tensor:
-        return encode(observations, self.features, self.get_parameter("theta").dtype)
+    def _encode(self, weights: Weights, observations: Tensor) -> Tensor:
+        return encode(observations, self.features, weights["theta"].dtype)
 
     def _distribution(self, weights: Weights, observations: Tensor, mask: Tensor | None) -> Categorical:
         theta = weights["theta"]
         if self.action_features is None:
-            return Categorical.from_logits(affine(self._encode(observations), theta), mask)
+            return Categorical.from_logits(affine(self._encode(weights, observations), theta), mask)
         features = self.action_features[observations]  # [runs, n, actions, d]
         preferences = affine(features.flatten(1, 2), theta[..., None]).view(features.shape[:-1])
         return Categorical.from_logits(preferences, mask)
@@ -82,10 +82,10 @@ class _LinearActor(StackedActor):
     def _values(self, weights: Weights, observations: Tensor) -> Tensor | None:
         if "critic" not in weights:
             return None
-        return affine(self._encode(observations), weights["critic"][..., None])[..., 0]
+        return affine(self._encode(weights, observations), weights["critic"][..., None])[..., 0]
 
     def _score_norms(self, observations: Tensor, actions: Tensor, mask: Tensor | None) -> Tensor:
         score = self._distribution(self.weights, observations, mask).score(actions)  # e_a - π
         if self.action_features is None:
-            return score.square().sum(dim=-1) * self._encode(observations).square().sum(dim=-1)
+            return score.square().sum(dim=-1) * self._encode(self.weights, observations).square().sum(dim=-1)
         return (score[..., None] * self.action_features[observations]).sum(dim=-2).square().sum(dim=-1)

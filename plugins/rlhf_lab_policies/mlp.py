@@ -90,8 +90,8 @@ class _MLPActor(StackedActor):
         self._shared = len(set(actor) & set(critic))  # how many layers both networks begin with
         self._activation = _ACTIVATIONS[activation]
 
-    def _encode(self, observations: Tensor) -> Tensor:
-        return encode(observations, self.features, self.get_parameter("actor_head_weight").dtype)
+    def _encode(self, weights: Weights, observations: Tensor) -> Tensor:
+        return encode(observations, self.features, weights["actor_head_weight"].dtype)
 
     def _layers(self, weights: Weights, layers: Layers, x: Tensor) -> list[Tensor]:
         """Return the input of each layer, and after them the output of the last."""
@@ -107,16 +107,16 @@ class _MLPActor(StackedActor):
         return Categorical.from_logits(outputs, mask)
 
     def _distribution(self, weights: Weights, observations: Tensor, mask: Tensor | None) -> Distribution:
-        outputs = self._layers(weights, self._actor, self._encode(observations))[-1]
+        outputs = self._layers(weights, self._actor, self._encode(weights, observations))[-1]
         return self._from_head(weights, outputs, mask)
 
     def _values(self, weights: Weights, observations: Tensor) -> Tensor | None:
         if not self._critic:
             return None
-        return self._layers(weights, self._critic, self._encode(observations))[-1][..., 0]
+        return self._layers(weights, self._critic, self._encode(weights, observations))[-1][..., 0]
 
     def _both(self, weights: Weights, observations: Tensor, mask: Tensor | None) -> tuple[Distribution, Tensor | None]:
-        states = self._layers(weights, self._actor, self._encode(observations))
+        states = self._layers(weights, self._actor, self._encode(weights, observations))
         distribution = self._from_head(weights, states[-1], mask)
         if not self._critic:
             return distribution, None
@@ -137,7 +137,7 @@ class _MLPActor(StackedActor):
             bias = weights[f"{layer}_bias"].expand(runs, n, -1).clone().requires_grad_()
             weights[f"{layer}_bias"] = bias
             biases.append(bias)
-        states = self._layers(weights, self._actor, self._encode(observations))
+        states = self._layers(weights, self._actor, self._encode(weights, observations))
         distribution = self._from_head(weights, states[-1], mask)
         deltas = torch.autograd.grad(distribution.log_prob(actions).sum(), biases)
         norms = torch.stack(

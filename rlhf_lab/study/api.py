@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ from rlhf_lab.study import measures
 from rlhf_lab.study.arms import Arm, expand
 from rlhf_lab.study.provenance import provenance
 from rlhf_lab.study.report.page import write_report
-from rlhf_lab.study.results import Results
+from rlhf_lab.study.results import ArmResult, Results
 from rlhf_lab.study.runner import run_arm
 from rlhf_lab.study.schema import Study
 from rlhf_lab.study.store import Store
@@ -37,12 +38,14 @@ def compare(
     registry: Registry | None = None,
     name: str = "study",
     where: Positions | None = None,
+    chain: bool = False,
     watch: Watch = lambda arm, number, total, fraction: None,
 ) -> Results:
     """Run all arms x seeds of a study and return what they found.
 
     ``study`` is the name of a shipped study, a YAML file, a mapping, or a ``Study``. With ``out`` everything is kept in that
-    directory with a report, and a second call goes on where the first one stopped. Raises ``LabError`` for a bad study, before
+    directory with a report, and a second call goes on where the first one stopped. With ``chain`` each arm begins with the
+    weights of the one before. Raises ``LabError`` for a bad study, before
     anything runs.
     """
     registry = registry or load_plugins(plugins)
@@ -62,25 +65,24 @@ def compare(
     if out is not None:
         store = Store(Path(out))
         store.open(name, study.model_dump(mode="json"), about)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # one thread: sums in one order, hence the same bits whatever runs beside a seed
-    try:
-        finished = tuple(
-            run_arm(
+    finished: list[ArmResult] = []
+    with _one_thread():
+        for number, (arm, (spec, warnings)) in enumerate(zip(arms, specs, strict=True)):
+            earlier = finished[-1].weights if chain and finished else {}
+            result = run_arm(
                 arm,
                 spec,
                 measure,
                 seeds,
                 registry=registry,
                 store=store,
+                parameters={name: torch.from_numpy(value) for name, value in earlier.items()},
+                known=study.references,
                 warnings=tuple(warnings),
                 progress=partial(watch, arm.name, number, len(arms)),
             )
-            for number, (arm, (spec, warnings)) in enumerate(zip(arms, specs, strict=True))
-        )
-    finally:
-        torch.set_num_threads(threads)
-    results = Results(name, study, finished, about, directory=str(out) if out is not None else "")
+            finished.append(result)
+    results = Results(name, study, tuple(finished), about, directory=str(out) if out is not None else "")
     if out is not None:
         write_report(results, Path(out))
     return results
@@ -99,14 +101,35 @@ def run(
 ) -> Results:
     """Run one spec (a YAML file or a mapping) with one seed and return its curves.
 
+    ``stages: {name: overrides, ...}`` makes it a chain: each stage is the spec with its overrides, and begins with the weights
+    of the stage before.
+
     Raises ``LabError`` for a bad spec, before anything runs.
     """
     if isinstance(spec, str | Path):
         name = Path(spec).stem
         spec, where = load_yaml(Path(spec))
-    study = Study(title=name, spec=dict(spec), arms={name: {}}, seeds=[seed])
-    located = {("spec", *path): place for path, place in (where or {}).items()}
-    return compare(study, plugins=plugins, out=out, registry=registry, name=name, where=located, watch=watch)
+    common = dict(spec)
+    stages = common.pop("stages", {name: {}})
+    study = make_study({"title": name, "spec": common, "arms": stages, "seeds": [seed]}, where or {})
+    located = {
+        ("arms", *path[1:]) if path[:1] == ("stages",) else ("spec", *path): place
+        for path, place in (where or {}).items()
+    }
+    return compare(
+        study, plugins=plugins, out=out, registry=registry, name=name, where=located, chain=True, watch=watch
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread: sums are taken in one order, so a seed's bits do not depend on what runs beside it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def find_study(study: str | Path, registry: Registry) -> tuple[str, dict[str, Any], Positions]:

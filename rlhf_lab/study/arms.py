@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from rlhf_lab.errors import LabError
 from rlhf_lab.study.schema import Study
+from rlhf_lab.yaml_file import parse_value
 
 __all__ = ["Arm", "assign", "expand", "flatten", "merge", "parse_assignment"]
 
@@ -28,6 +27,9 @@ class Arm:
 
 def expand(study: Study) -> list[Arm]:
     """Return all arms of the study, named ``arm``, ``arm n=4`` or, where there is one arm, ``n=4``."""
+    empty = [path for path, values in study.grid.items() if not values]
+    if empty:
+        raise LabError(f"grid.{empty[0]}: has no values, so the study would have no arms; give some or leave it out")
     arms = []
     for base, override in study.arms.items():
         common = merge(study.spec, override)
@@ -47,17 +49,18 @@ def expand(study: Study) -> list[Arm]:
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``override`` laid over it. Keys may be dotted; a mapping with a ``name`` replaces the component."""
+    """Return ``base`` with ``override`` laid over it; keys may be dotted.
+
+    A mapping changes what it names, but one with a ``name`` is another component and replaces the old one.
+    """
     merged = copy.deepcopy(dict(base))
     for key, value in override.items():
-        head, _, rest = key.partition(".")
-        if rest:
+        if isinstance(key, str) and "." in key:
             assign(merged, key, copy.deepcopy(value))
         elif isinstance(value, Mapping) and "name" not in value:
-            below = merged.get(head)
-            merged[head] = merge({"name": below} if isinstance(below, str) else (below or {}), value)
+            merged[key] = merge(_parameters(merged.get(key), key), value)
         else:
-            merged[head] = copy.deepcopy(value)
+            merged[key] = copy.deepcopy(value)
     return merged
 
 
@@ -65,16 +68,18 @@ def assign(data: dict[str, Any], path: str, value: Any) -> None:
     """Set ``data[a][b] = value`` for the path ``a.b``; a component given by its bare name becomes a mapping."""
     *parents, leaf = path.split(".")
     for key in parents:
-        below = data.get(key)
-        if isinstance(below, str):
-            below = {"name": below}
-        elif below is None:
-            below = {}
-        elif not isinstance(below, Mapping):
-            raise LabError(f"{path}: {key!r} holds {below!r}, which has no parameters")
-        data[key] = dict(below)
+        data[key] = dict(_parameters(data.get(key), path))
         data = data[key]
     data[leaf] = value
+
+
+def _parameters(value: Any, path: str) -> Mapping[str, Any]:
+    """Return the mapping whose keys an override changes: a component may be given by its bare name, or not at all."""
+    if value is None or isinstance(value, str):
+        return {} if value is None else {"name": value}
+    if not isinstance(value, Mapping):
+        raise LabError(f"{path}: cannot change a parameter of {value!r}, which has none")
+    return value
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -97,9 +102,9 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not equals or not path.strip():
         raise LabError(f"expected PATH=VALUE, found {text!r}; for example trainer.epochs=4")
     try:
-        return path.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise LabError(f"{path.strip()}: {value!r} is no YAML value") from None
+        return path.strip(), parse_value(value)
+    except LabError as error:
+        raise LabError(f"{path.strip()}: {error}") from None
 
 
 def _label(path: str, value: Any) -> str:

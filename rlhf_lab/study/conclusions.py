@@ -33,7 +33,7 @@ _ROUNDING: Final = 1e-12
 
 @dataclass(frozen=True)
 class Finding:
-    """A conclusion with the data's answer. ``effect`` is the number judged; ``interval`` its interval, None where exact."""
+    """A conclusion with the data's answer. ``effect`` is the number judged, ``interval`` its interval (None: exact)."""
 
     statement: str
     claim: str
@@ -51,7 +51,7 @@ class Finding:
 
 
 def check_names(study: Study, arms: Sequence[str]) -> None:
-    """Raise ``LabError`` where a conclusion or a figure names an arm that the study does not have. Run it before the study."""
+    """Raise ``LabError`` where a conclusion or figure names an arm that is not there; for use before the study runs."""
     for number, conclusion in enumerate(study.conclusions, 1):
         named, patterns = _names(conclusion)
         for name in named:
@@ -70,15 +70,16 @@ def evaluate(results: Results) -> list[Finding]:
     ``order``: the interval of the paired difference excludes 0, on the side claimed: reproduced; on the other side: not
     reproduced; else undecided. Its level is Holm's over all of the study's sampled ``order`` conclusions.
 
-    ``level``: reproduced where the mean is within ``tolerance`` of the published figure and the half-width of its 95 % interval is
-    no more than ``tolerance``; not reproduced where the whole interval lies outside of published ± tolerance; else undecided.
+    ``level``: the mean is within ``tolerance`` of the published figure, and its 95 % interval at most twice as wide as
+    ``tolerance``: reproduced. The whole interval is outside of published ± tolerance: not reproduced. Else undecided.
 
-    ``best``: the best mean belongs to an arm that matches ``expected``, and the interval of its paired difference from the best arm
-    that does not match excludes 0: reproduced. Another arm is best, and is separated in the same way from the best that
-    matches: not reproduced. Else undecided.
+    ``best``: the best mean belongs to an arm that matches ``expected``, and the 95 % interval of its paired difference
+    from the best arm that does not match excludes 0: reproduced. Another arm is best, and is separated in the same way
+    from the best that matches: not reproduced. Else undecided.
 
-    ``share``: at least ``share`` of the seeds reach the threshold (at or beyond it, in the score's better direction; upwards for an
-    exact quantity): reproduced. Fewer, and Wilson's 95 % interval lies below ``share``: not reproduced. Else undecided.
+    ``share``: at least ``share`` of the seeds reach the threshold or lie beyond it, in the score's better direction
+    (upwards for an exact quantity): reproduced. Fewer, and Wilson's 95 % interval lies below ``share``: not reproduced.
+    Else undecided.
     """
     check_names(results.study, [arm.name for arm in results.arms])
     levels = _order_levels(results)
@@ -105,7 +106,7 @@ def _order(results: Results, conclusion: Order, judged: tuple[bool, float]) -> F
         rounding = _ROUNDING * max(abs(first), abs(second), 1e-300)
         verdict: VerdictName = "reproduced" if gap > rounding else "not reproduced"
         relation = "equals" if abs(gap) <= rounding else "against"
-        because = f"exactly {text.number(first)} {relation} {text.number(second)}; {better} is better"
+        because = f"exactly {text.short(first)} {relation} {text.short(second)}; {better} is better"
         return _finding(conclusion, names, quantity, first - second, None, "exact", verdict, because)
     first_scores, second_scores, failed = _pair(results, names, quantity, better)
     rejected, alpha = judged
@@ -132,7 +133,7 @@ def _level(results: Results, conclusion: Level) -> Finding:
         value = _exact(results, conclusion.arm, quantity)
         off = abs(value - published)
         verdict = "reproduced" if off <= tolerance + _ROUNDING * abs(published) else "not reproduced"
-        because = f"exactly {text.number(value, 6)}, which is {text.number(off, 2)} from the published figure"
+        because = f"exactly {text.short(value, 6)}, which is {text.short(off, 2)} from the published figure"
         return _finding(conclusion, names, quantity, value, None, "exact", verdict, because)
     better = results.study.scores[quantity].better
     raw = results.quantity(results.arm(conclusion.arm), quantity)
@@ -144,10 +145,10 @@ def _level(results: Results, conclusion: Level) -> Finding:
         return _finding(conclusion, names, quantity, mean.value, mean, n, "undecided", few + failed)
     outside = max(mean.low - (published + tolerance), (published - tolerance) - mean.high)
     if off <= tolerance and mean.half_width <= tolerance:
-        verdict, because = "reproduced", f"the mean is {text.number(off, 2)} from the published figure"
+        verdict, because = "reproduced", f"the mean is {text.short(off, 2)} from the published figure"
     elif outside > 0:
         verdict = "not reproduced"
-        because = f"the mean is {text.number(off, 2)} off and its whole interval lies outside the tolerance"
+        because = f"the mean is {text.short(off, 2)} off and its whole interval lies outside the tolerance"
     else:
         verdict = "undecided"
         room = tolerance if off <= tolerance else off - tolerance
@@ -172,8 +173,8 @@ def _best(results: Results, conclusion: Best) -> Finding:
     winner, won = ranked[0], matches[0]
     if not rivals:
         raise LabError(
-            f"the conclusion {conclusion.statement!r} compares nothing: every arm that matches {', '.join(conclusion.among)} "
-            f"also matches {conclusion.expected!r}. Widen `among` or narrow `expected`"
+            f"the conclusion {conclusion.statement!r} compares nothing: of {', '.join(conclusion.among)} "
+            f"all arms match {conclusion.expected!r}, or none does. Widen `among` or mend `expected`"
         )
     names = (winner.name, rivals[0].name)
     verdict: VerdictName
@@ -181,7 +182,7 @@ def _best(results: Results, conclusion: Best) -> Finding:
         first, second = (_exact(results, name, quantity) for name in names)
         tie = abs(first - second) <= _ROUNDING * max(abs(first), abs(second))
         verdict = "undecided" if tie else "reproduced" if won else "not reproduced"
-        because = f"{names[0]} has exactly {text.number(first)}, {names[1]} {text.number(second)}"
+        because = f"{names[0]} has exactly {text.short(first)}, {names[1]} {text.short(second)}"
         return _finding(conclusion, names, quantity, first - second, None, "exact", verdict, because)
     first_scores, second_scores, failed = _pair(results, names, quantity, better)
     gap = statistics.paired_difference(first_scores, second_scores)
@@ -206,7 +207,7 @@ def _share(results: Results, conclusion: Share) -> Finding:
         value = _exact(results, conclusion.arm, quantity)
         reached = value >= conclusion.threshold
         verdict = "reproduced" if reached >= wanted else "not reproduced"
-        because = f"exactly {text.number(value)}; the threshold is {text.number(conclusion.threshold)}"
+        because = f"exactly {text.short(value)}; the threshold is {text.short(conclusion.threshold)}"
         return _finding(conclusion, names, quantity, float(reached), None, "exact", verdict, because)
     scores = results.quantity(results.arm(conclusion.arm), quantity)
     upwards = results.study.scores[quantity].better == "higher"
@@ -215,14 +216,16 @@ def _share(results: Results, conclusion: Share) -> Finding:
     )  # a failed seed never does
     share, n = statistics.wilson(int(reach.sum()), len(scores)), len(scores)
     side = "or more" if upwards else "or less"
-    because = f"{int(reach.sum())} of {text.plural(n, 'seed')} reach {text.number(conclusion.threshold)} {side}"
+    failed = int((~np.isfinite(scores)).sum())
+    because = f"{int(reach.sum())} of {text.plural(n, 'seed')} reach {text.short(conclusion.threshold)} {side}"
+    because += f"; {failed} failed" if failed else ""
     if few := _too_few(n):
         verdict, because = "undecided", few
     elif share.value >= wanted - _ROUNDING:
         verdict = "reproduced"
     else:
         verdict = "not reproduced" if share.high < wanted else "undecided"
-    return _finding(conclusion, names, quantity, share.value, share, n, verdict, because + _failed_text(scores))
+    return _finding(conclusion, names, quantity, share.value, share, n, verdict, because)
 
 
 def _order_levels(results: Results) -> dict[int, tuple[bool, float]]:
@@ -298,8 +301,8 @@ def _quantity(results: Results, conclusion: Conclusion) -> str:
         return next(iter(scores))
     if conclusion.quantity not in scores and conclusion.quantity not in exact:
         raise LabError(
-            f"the conclusion {conclusion.statement!r} asks for {conclusion.quantity!r}, which is neither a score nor an exact "
-            f"quantity. {did_you_mean(conclusion.quantity, [*scores, *exact])}"
+            f"the conclusion {conclusion.statement!r} asks for {conclusion.quantity!r}, which is neither a score nor "
+            f"an exact quantity. {did_you_mean(conclusion.quantity, [*scores, *exact])}"
         )
     return conclusion.quantity
 
@@ -318,8 +321,8 @@ def _direction(results: Results, conclusion: Order | Best) -> Direction:
         return conclusion.direction
     if _is_exact(results, quantity):
         raise LabError(
-            f"the conclusion {conclusion.statement!r} compares the exact quantity {quantity!r}, which has no better side of its "
-            "own. Add `direction: lower` or `direction: higher`"
+            f"the conclusion {conclusion.statement!r} compares the exact quantity {quantity!r}, which has no better "
+            "side of its own. Add `direction: lower` or `direction: higher`"
         )
     return results.study.scores[quantity].better
 
@@ -334,7 +337,7 @@ def _failed_text(scores: Array) -> str:
 
 
 def _percent(alpha: float) -> str:
-    return f"{text.number(100 * (1 - alpha), 4)} %"
+    return f"{text.short(100 * (1 - alpha), 4)} %"
 
 
 def _would_decide(needed: int | None, n: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,22 +22,21 @@ def edit_study(
 ) -> dict[str, Any]:
     """Return the study with added arms and changed values.
 
-    An added arm is the common spec with one component exchanged, crossed with the study's grid like any other arm. A setting's
-    path starts in the spec (``trainer.epochs=4``), or names a key of the study (``seeds=5``).
+    An added arm is the common spec with one component exchanged, crossed with the study's grid like any other arm. A
+    setting's path starts in the spec (``trainer.epochs=4``), or names a key of the study (``seeds=5``).
     """
     edited = copy.deepcopy(dict(data))
     for text in arms:
         role, component = _component(text, registry)
-        edited.setdefault("arms", {"base": {}})
-        if text in edited["arms"]:
+        present = edited.setdefault("arms", {"base": {}})
+        if not isinstance(present, dict):
+            raise LabError(f"--arm {text}: the study's arms are {present!r}, expected a mapping")
+        if text in present:
             raise LabError(f"--arm {text}: the study has an arm of that name already")
-        edited["arms"][text] = {role: component}
+        present[text] = {role: component}
     for text in settings:
         path, value = parse_assignment(text)
-        if path.split(".")[0] in Study.model_fields:
-            assign(edited, path, value)
-        else:
-            edited["spec"] = apply_settings(edited.get("spec") or {}, [text])
+        assign(edited, path if path.split(".")[0] in Study.model_fields else f"spec.{path}", value)
     if seeds is not None:
         edited["seeds"] = seeds
     return edited
@@ -52,13 +52,17 @@ def apply_settings(spec: Mapping[str, Any], settings: list[str]) -> dict[str, An
 
 def study_yaml(data: Mapping[str, Any]) -> str:
     """Return a study as YAML, with the line by which editors find its schema."""
-    head = "# yaml-language-server: $schema=rlhf-lab-study.schema.json  (made by: rlhf-lab schema > rlhf-lab-study.schema.json)\n"
+    schema = "rlhf-lab-study.schema.json"
+    head = f"# yaml-language-server: $schema={schema}\n# made by: rlhf-lab schema > {schema}\n"
     body: str = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=120)
     return head + body
 
 
 def _component(text: str, registry: Registry) -> tuple[str, dict[str, Any]]:
     """Return role and mapping of ``my_gae,lam=0.9``."""
-    name, *rest = text.split(",")
+    name, *rest = re.split(r",(?![^\[{]*[\]}])", text)  # not at commas inside of brackets
     found = registry.find(name.strip())
-    return found.role, {"name": found.name, **dict(parse_assignment(item) for item in rest)}
+    component: dict[str, Any] = {"name": found.name}
+    for item in rest:
+        assign(component, *parse_assignment(item))
+    return found.role, component

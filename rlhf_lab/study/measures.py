@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,10 +65,14 @@ def references(learner: Learner) -> dict[str, dict[str, float]]:
     return {"exact_return": {"optimum": float(optimum.mean()), "uniform": float(uniform.mean())}}
 
 
+def _runs(actor: Any) -> int:
+    return len(next(iter(actor.parameters())))
+
+
 def policy_table(actor: Any, world: ExactWorld) -> Tensor:
     """Return the policy as probabilities ``[runs, states, actions]`` in float64."""
-    states = torch.arange(world.states).expand(actor.runs, world.states)
-    mask = None if world.legal is None else world.legal.expand(actor.runs, *world.legal.shape)
+    states = torch.arange(len(world.terminal)).expand(_runs(actor), -1)
+    mask = None if world.legal is None else world.legal.expand(_runs(actor), -1, -1)
     with torch.no_grad():
         table = actor.action_log_probs(states, mask).double().exp()
     return table / table.sum(-1, keepdim=True)
@@ -83,11 +88,13 @@ def exact_quantities(measures: frozenset[str], spec: RunSpec) -> dict[str, float
     if spec.advantage is None:
         raise LabError("estimator_error and gradient_error need an advantage; add `advantage: NAME` to the spec")
     actor = spec.policy.build(environment.spaces, 1, streams["policy"])
-    world = world.single()
+    world = _first_run(world)
     policy = policy_table(actor, world)[0]
     values = world.state_values(policy)
     settings = spec.exact
-    critic = values + settings.critic_error * _pattern(world, values)
+    critic = (values if settings.critic == "exact" else torch.zeros_like(values)) + settings.critic_error * _pattern(
+        world, values
+    )
     found: dict[str, float] = {}
     if "estimator_error" in measures:
         error = estimator_error(
@@ -160,8 +167,14 @@ def _gradient(actor: Any, loss: Tensor) -> Tensor:
     return torch.cat([g.flatten(1) for g in parts if g is not None], dim=1)
 
 
+def _first_run(world: TabularMDP) -> TabularMDP:
+    """Return the world of the first run, where runs have worlds of their own."""
+    tables = {name: getattr(world, name) for name in ("transition", "reward")}
+    return dataclasses.replace(world, **{name: table.flatten(0, -4)[0] for name, table in tables.items() if table.ndim > 3})
+
+
 def _value_error(actor: Any, world: ExactWorld, policy: Tensor) -> Tensor:
-    states = torch.arange(world.states).expand(actor.runs, world.states)
+    states = torch.arange(len(world.terminal)).expand(_runs(actor), -1)
     with torch.no_grad():
         values = actor.values(states)
     if values is None:
@@ -172,14 +185,14 @@ def _value_error(actor: Any, world: ExactWorld, policy: Tensor) -> Tensor:
 
 def _pattern(world: ExactWorld, values: Tensor) -> Tensor:
     """Return a fixed critic error ``[states]``: noise of seed 0 with the root mean square of the values, 0 at terminal states."""
-    noise = Streams([0], "critic error").normals(0, world.states)[0].masked_fill(world.terminal, 0)
+    noise = Streams([0], "critic error").normals(0, len(world.terminal))[0].masked_fill(world.terminal, 0)
     rms = noise[~world.terminal].square().mean().sqrt()
     return noise / rms * values[~world.terminal].square().mean().sqrt()
 
 
 def _jacobian(actor: Any, world: ExactWorld) -> Tensor:
     """Return ``[states, actions, parameters]``: the gradient of each log-probability."""
-    states = torch.arange(world.states)[None]
+    states = torch.arange(len(world.terminal))[None]
     mask = None if world.legal is None else world.legal[None]
     log_probs = actor.action_log_probs(states, mask)[0]
     parameters = list(actor.parameters())

@@ -1,4 +1,4 @@
-"""What a study found, in memory: plain NumPy, no torch. The report, the tables and pandas read this and nothing else."""
+"""What a study found, in memory: plain NumPy, no torch. Report, tables and pandas read this and nothing else."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class ArmResult:
     exact: Mapping[str, float] = field(default_factory=dict)  # quantity -> exact value
     failed: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))  # [seeds]
     references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # metric -> {"optimum", "uniform"}
+    weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)  # final weights, seed axis first
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
 

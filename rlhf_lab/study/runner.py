@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -45,12 +46,14 @@ def run_arm(
     registry: Registry,
     store: Store | None = None,
     parameters: Mapping[str, Tensor] | None = None,
+    known: Mapping[str, Mapping[Any, float]] = MappingProxyType({}),
     warnings: tuple[str, ...] = (),
     progress: Progress = lambda fraction: None,
 ) -> ArmResult:
     """Return what the arm measures; a finished arm is read from the store, an unfinished one goes on where it was.
 
-    ``parameters`` are weights of an earlier stage to begin with, each with the seed axis first.
+    ``parameters`` are weights of an earlier stage to begin with, each with the seed axis first; ``known`` are reference levels
+    by metric that override the world's own.
     """
     if store is not None and (finished := store.result(arm.name)) is not None:
         return finished
@@ -62,6 +65,7 @@ def run_arm(
     x: dict[str, Array] = {}
     failed = np.zeros(len(seeds), dtype=np.bool_)
     references: dict[str, dict[str, float]] = {}
+    weights: dict[str, np.ndarray[Any, Any]] = {}
     try:
         if "first_update" in measure:
             curves = {k: v.numpy()[None] for k, v in measures.first_update(start(spec, seeds), spec).items()}
@@ -69,8 +73,7 @@ def run_arm(
         if measure & measures.ALONG:
             learner = start(spec, seeds, parameters)
             recorder = _train(arm.name, learner, spec, measure, seeds, registry, store, progress)
-            if store is not None:
-                store.save_weights(arm.name, {k: v.numpy() for k, v in learner.actor.state_dict().items()})
+            weights = {name: value.numpy() for name, value in learner.actor.state_dict().items()}
             curves |= recorder.curves()
             x |= recorder.axes()
             failed, references = ~recorder.alive, recorder.references
@@ -85,7 +88,8 @@ def run_arm(
         curves=curves,
         exact=exact,
         failed=failed,
-        references=references,
+        references={k: references.get(k, {}) | dict(known.get(k, {})) for k in references.keys() | known.keys()},
+        weights=weights,
         warnings=warnings,
         seconds=time.perf_counter() - began,
     )

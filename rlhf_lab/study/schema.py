@@ -129,6 +129,10 @@ class Study(_Model):
         default=20, description="how many seeds (0, 1, ...), or their list"
     )
     measure: list[str] = Field(default_factory=lambda: ["learning_curve"], min_length=1, description="what to measure")
+    references: dict[str, dict[Literal["optimum", "uniform"], float]] = Field(
+        default_factory=dict,
+        description="known levels by metric, where the world's own optimum is not the best that the policy can express",
+    )
     scores: dict[str, Score] = Field(default_factory=dict, description="numbers per seed, by name")
     figures: list[Figure] = Field(default_factory=list)
     conclusions: list[Conclusion] = Field(default_factory=list)

@@ -4,8 +4,8 @@ Requirements this file meets:
 - the seed is the unit of replication; tasks (environments) are strata, and seeds are resampled inside each of them;
 - equal inputs give equal bytes: every resampling has its own seeded generator, never a global one;
 - one seed has no interval: its ends are NaN, never a width of zero;
-- a failed seed (NaN) is never dropped in silence. A summary is over the seeds that finished and says how many failed beside
-  it; a comparison counts each failure as the worst score seen (``failures_as_worst``), so failing cannot help an arm.
+- a failed seed (NaN) is never dropped in silence. A summary is over the seeds that finished and counts the others
+  beside it; a comparison counts each failure as the worst score seen (``failures_as_worst``): failing cannot help.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = [
     "Summary",
     "band",
     "bootstrap",
-    "few_seeds",
     "failures_as_worst",
+    "few_seeds",
     "holm",
     "iqm",
     "p_value",
@@ -87,17 +87,18 @@ class Summary:
     high: float  # 10 % of the seeds lie above
 
 
-def iqm(scores: npt.ArrayLike, axis: int | None = None) -> Any:
+def iqm(scores: npt.ArrayLike, axis: int | None = None) -> Array:
     """Interquartile mean: the mean of what remains after ⌊n/4⌋ scores are cut from either end.
 
-    With ``axis=None`` all scores ``[runs, tasks]`` are pooled, as rliable does; equals ``scipy.stats.trim_mean(x, 0.25)``.
+    With ``axis=None`` all scores ``[runs, tasks]`` are pooled, as rliable does: ``scipy.stats.trim_mean(x, 0.25)``.
     Source: Agarwal et al. 2021, section 4.3.
     """
     pooled = np.asarray(scores, dtype=np.float64)
     rows = pooled.ravel() if axis is None else np.moveaxis(pooled, axis, -1)
     n = rows.shape[-1]
     cut = n // 4
-    return np.sort(rows, axis=-1)[..., cut : n - cut].mean(axis=-1)  # NumPy's vectorised sort beats its partition
+    middle = np.sort(rows, axis=-1)[..., cut : n - cut]  # NumPy's vectorised sort beats its partition
+    return np.asarray(middle.mean(axis=-1), dtype=np.float64)
 
 
 def resampling_indices(runs: int, tasks: int = 1, resamples: int = RESAMPLES, seed: int = 0) -> npt.NDArray[np.int64]:
@@ -244,7 +245,7 @@ def probability_of_improvement(
     """P(X > Y) + ½ P(X = Y) for a run X of the first and Y of the second arm, averaged over tasks.
 
     ``[runs]`` or ``[runs, tasks]`` each. Not paired: every run of one arm meets every run of the other (Mann-Whitney
-    U / (n m)). Paired: run i meets run i, the same seed. A failed run (NaN) loses against every other and ties with a failed one.
+    U / (n m)). Paired: run i meets run i, the same seed. A failed run (NaN) loses against all but a failed one.
     Source: Agarwal et al. 2021, section 4.3.
     """
     sign = 1.0 if better == "higher" else -1.0
@@ -269,8 +270,8 @@ def probability_of_improvement(
 def seeds_needed(differences: npt.ArrayLike, *, alpha: float = 0.05, power: float = 0.8) -> int | None:
     """About how many shared seeds a two-sided test at ``alpha`` needs to see this mean difference with ``power``.
 
-    N = (z₁₋α/₂ + z_power)² (s / d)² + z²₁₋α/₂ / 2, with mean d and standard deviation s of ``differences [seeds]``; the last
-    term turns the normal approximation into the t-test's. None where d is 0 or there are fewer than two seeds.
+    N = (z(1−α/2) + z(power))² (s / d)² + z(1−α/2)² / 2, d and s mean and standard deviation of ``differences [seeds]``.
+    The last term corrects the normal approximation for a t-test. None where d is 0, or with fewer than two seeds.
     Source: Guenther 1981; Colas et al. 2018, section 4.
     """
     d = np.asarray(differences, dtype=np.float64)
@@ -284,8 +285,8 @@ def seeds_needed(differences: npt.ArrayLike, *, alpha: float = 0.05, power: floa
 def holm(p_values: Sequence[float], alpha: float = 0.05) -> tuple[list[bool], list[float]]:
     """Holm's step-down test: which of k hypotheses are rejected, and the level at which each was judged.
 
-    The i-th smallest p-value (i = 0, 1, ...) is judged at α / (k − i); at the first that is not rejected the rest stop, too,
-    and share its level. All rejections together are wrong with probability at most α. Source: Holm 1979.
+    The i-th smallest p-value (i = 0, 1, ...) is judged at α / (k − i); from the first that is not rejected on, none
+    is, and they share its level. That any rejection is wrong has probability at most α. Source: Holm 1979.
     """
     k = len(p_values)
     rejected, levels = [False] * k, [alpha] * k
@@ -353,8 +354,9 @@ def _chunks(resamples: int, size: int) -> Iterator[slice]:
 def _counts(indices: Indices, n: int) -> Array:
     """Turn ``[resamples, n]`` indices into how often each run was drawn, ``[resamples, n]``."""
     flat = indices + np.arange(len(indices))[:, None] * n
-    return np.bincount(flat.ravel(), minlength=len(indices) * n).reshape(-1, n).astype(np.float64)
+    counts: npt.NDArray[np.intp] = np.bincount(flat.ravel(), minlength=len(indices) * n)
+    return counts.reshape(-1, n).astype(np.float64)
 
 
 def _wins(x: Array, y: Array) -> Array:
-    return (x > y) + 0.5 * (x == y)
+    return np.where(x > y, 1.0, np.where(x == y, 0.5, 0.0))

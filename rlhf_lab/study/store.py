@@ -2,7 +2,7 @@
 
 study.json          the resolved study; another study is refused here
 provenance.json     versions, hardware, seeds
-arms/NAME.safetensors               a finished arm: its curves, and everything else as JSON metadata
+arms/NAME.safetensors               a finished arm: curves, final weights, the rest as JSON metadata
 arms/NAME.checkpoint.safetensors    an unfinished arm: learner state and curves so far, in one file
 report.html results.json scores.csv curves.csv
 """
@@ -77,24 +77,17 @@ class Store:
             x={k[2:]: v for k, v in arrays.items() if k.startswith("x/")},
             curves={k[6:]: v for k, v in arrays.items() if k.startswith("curve/")},
             exact=meta["exact"],
+            weights={k[7:]: v for k, v in arrays.items() if k.startswith("weight/")},
             failed=arrays["failed"].astype(np.bool_),
             references=meta["references"],
             warnings=tuple(meta["warnings"]),
             seconds=meta["seconds"],
         )
 
-    def weights(self, arm: str) -> dict[str, np.ndarray[Any, Any]] | None:
-        """Return a finished arm's final weights by name, or None where it trained nothing."""
-        found = self._read(self.arms / f"{_slug(arm)}.weights.safetensors")
-        return None if found is None else found[0]
-
-    def save_weights(self, arm: str, weights: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Keep an arm's final weights."""
-        self._write(self.arms / f"{_slug(arm)}.weights.safetensors", weights, {"name": arm})
-
     def finish(self, arm: ArmResult) -> None:
         """Keep a finished arm and drop its checkpoint."""
         arrays = {f"x/{k}": v for k, v in arm.x.items()} | {f"curve/{k}": v for k, v in arm.curves.items()}
+        arrays |= {f"weight/{k}": v for k, v in arm.weights.items()}
         arrays["failed"] = arm.failed.astype(np.uint8)
         meta = {
             "name": arm.name,

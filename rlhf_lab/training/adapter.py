@@ -16,7 +16,7 @@ __all__ = ["FiniteEnv"]
 class FiniteEnv(gymnasium.Env[np.int64, np.int64]):
     """A ``FiniteWorld`` component with the interface of ``gymnasium.Env``; its fields are the keyword arguments.
 
-    Subclasses name the component. Observations are state numbers; ``info["action_mask"]`` (int8) tells the legal actions.
+    Subclasses name the component. Observations are state numbers; ``info["action_mask"]`` (int8) tells what is legal.
     """
 
     component: ClassVar[type[FiniteWorld]]
@@ -29,12 +29,16 @@ class FiniteEnv(gymnasium.Env[np.int64, np.int64]):
         states, actions, _ = world.transition.shape
         self.observation_space, self.action_space = Discrete(states), Discrete(actions)
         self._tables = tabulate(world)
-        self._legal = np.ones((states, actions), dtype=np.int8) if world.legal is None else world.legal.numpy().astype(np.int8)
+        self._legal = (
+            np.ones((states, actions), dtype=np.int8) if world.legal is None else world.legal.numpy().astype(np.int8)
+        )
         self._limit = self._environment.step_limit()
         self._state = 0
         self._age = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.int64, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.int64, dict[str, Any]]:
         super().reset(seed=seed)
         self._state, self._age = draw_index(self._tables.starts, 0, self.np_random.random()), 0
         return np.int64(self._state), self._info()
@@ -42,7 +46,7 @@ class FiniteEnv(gymnasium.Env[np.int64, np.int64]):
     def step(self, action: Any) -> tuple[np.int64, float, bool, bool, dict[str, Any]]:
         if not self.action_space.contains(np.int64(action)) or not self._legal[self._state, action]:
             raise ValueError(f"action {action} is illegal in state {self._state}; see info['action_mask']")
-        pair = self._state * int(self.action_space.n) + int(action)
+        pair = self._state * self._legal.shape[1] + int(action)
         index = draw_index(self._tables.cumulative, self._tables.offsets[pair], self.np_random.random())
         reward = float(self._tables.payoffs[0, index])
         if self._environment.reward_noise > 0:
@@ -53,7 +57,7 @@ class FiniteEnv(gymnasium.Env[np.int64, np.int64]):
         truncated = not terminated and self._age >= self._limit
         return np.int64(self._state), reward, terminated, truncated, self._info()
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         return self._environment.text(self._state) if self.render_mode == "ansi" else None
 
     def _info(self) -> dict[str, Any]:

@@ -86,9 +86,9 @@ def tabulate(world: TabularMDP) -> Tables:
 
 @numba.njit(inline="always", cache=True)
 def draw_action(probabilities: Any, run: int, state: int, u: float) -> int:
-    """Return the action of ``probabilities[run, state]`` in whose share of (0, 1) ``u`` lies; never one of probability 0.
+    """Return the action of ``probabilities[run, state]`` in whose share of (0, 1) ``u`` lies.
 
-    Without a jump out of the loop, which a processor would guess wrong half of the time.
+    Never one without a share. Without a jump out of the loop, which a processor would guess wrong half of the time.
     """
     below, chosen = 0.0, 0
     for action in range(probabilities.shape[2]):
@@ -280,9 +280,9 @@ class BuiltFinite:
 
 
 class FiniteWorld(Environment):
-    """Base of the environments that are a transition table: subclasses give ``world()``, and features if they have some."""
+    """Base of the environments that are a transition table: subclasses give ``world()``, and features if any."""
 
-    provides = frozenset({"log_probs", "next_values"})
+    provides = frozenset({"log_probs"})
     gamma: float = Field(default=1.0, ge=0, le=1, description="discount of the exact values; the spec's own gamma")
     max_steps: int | None = Field(
         default=None,
@@ -300,7 +300,7 @@ class FiniteWorld(Environment):
         return self.max_steps or MAX_STEPS
 
     def features(self) -> tuple[Tensor | None, Tensor | None]:
-        """Return ``features [states, d]`` for values and ``action_features [states, actions, d]``, or None for one-hot."""
+        """Return ``features [states, d]`` and ``action_features [states, actions, d]``; None = one-hot."""
         return None, None
 
     def text(self, state: int) -> str:

@@ -53,7 +53,7 @@ class Rows(Protocol):
 
 @numba.njit(cache=True)
 def fill_uniforms(out: Any, keys: Any, counts: Any, collect: int) -> None:
-    """Fill ``out [runs, rows, n]`` for the step ``counts [runs, rows]`` of each row; ``collect`` sets episodes apart."""
+    """Fill ``out [runs, rows, n]`` for step ``counts [runs, rows]`` of each row of a ``collect``."""
     runs, rows, size = out.shape
     for run in range(runs):
         for row in range(rows):
@@ -115,12 +115,12 @@ def _values(actor: Actor, observations: Tensor, size: int) -> Tensor | None:
     if total % size:
         padding = observations.new_zeros(runs, size - total % size, *observations.shape[2:])
         observations = torch.cat([observations, padding], dim=1)
-    parts = [part for batch in observations.split(size, dim=1) if (part := actor.values(batch)) is not None]
+    parts = [part for batch in torch.split(observations, size, dim=1) if (part := actor.values(batch)) is not None]
     return torch.cat(parts, dim=1)[:, :total] if parts else None
 
 
 def _next_values(actor: Actor, values: Tensor, finals: Tensor, terminated: Tensor, outside: Tensor) -> Tensor:
-    """Return ``[runs, t, rows]``: the next column inside an episode, the critic's answer to ``finals`` where ``outside``."""
+    """Return ``[runs, t, rows]``: the next column's value, and the critic's answer to ``finals`` where ``outside``."""
     next_values = torch.cat([values[:, 1:], values[:, -1:]], dim=1).masked_fill(terminated, 0)
     runs, _, rows = values.shape
     flat, finals = outside.flatten(1), finals.flatten(1, 2)

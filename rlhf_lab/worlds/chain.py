@@ -1,8 +1,8 @@
 """Markov chains with an end: expected totals and visits, exact also where nothing is discounted and the end is remote.
 
-Undiscounted totals are limits of partial sums. From a state that may enter a loop without end they are +inf or -inf, by the
-sign of the loop's mean pay, and finite where that is exactly 0. A nearly endless chain (a policy that saturates) is solved
-without subtractions, hence to rounding however rare its end is; the method shows endless loops as well.
+Undiscounted totals are limits of partial sums. From a state that may enter a loop without end they are +inf or -inf, by
+the sign of the loop's mean pay, and finite where that is exactly 0. A nearly endless chain (a policy that saturates) is
+solved without subtractions, hence to rounding however rare its end is; this shows endless loops as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 __all__ = ["MarkovChain", "expect"]
 
-_LONG: Final = 1e6  # a lifetime in steps; LU loses about as many digits as it has
+_LONG: Final = 1e5  # a lifetime in steps; LU loses about as many digits as it has
 
 
 def expect(probabilities: Tensor, values: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class MarkovChain:
     gamma: float
 
     def totals(self, rewards: Tensor) -> Tensor:
-        """Return E Σ_t γ^t r(s_t) ``[*b,s]`` from each state, for expected rewards ``[*b,s]`` that are 0 at terminal ones."""
+        """Return E Σ_t γ^t r(s_t) ``[*b,s]`` from each state, for expected rewards ``[*b,s]``, 0 at terminal states."""
         return self._solve(rewards, transposed=False)
 
     def visits(self, start: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class MarkovChain:
 
     @cached_property
     def _flow(self) -> tuple[Tensor, Tensor]:
-        """Return the rates at which a state goes on to another ``[*b,s,s']`` and ends ``[*b,s]``; discounting is ending.
+        """Return the rates of going on to another state ``[*b,s,s']`` and of ending ``[*b,s]``; discounting is ending.
 
         Staying is left out: 1 - γ p(s|s) is the sum of the other rates, without that difference's cancellation.
         """
@@ -73,7 +73,7 @@ class MarkovChain:
 
     def _solve(self, x: Tensor, transposed: bool) -> Tensor:
         factors, pivots, sound = self._factors
-        batch = torch.broadcast_shapes(sound.shape, x.shape[:-1])
+        batch = torch.broadcast_shapes(sound.shape, x.shape[:-1])  # type: ignore[no-untyped-call]
         x = x.expand(*batch, x.shape[-1])
         solution: Tensor = torch.linalg.lu_solve(factors, pivots, x[..., None], adjoint=transposed)[..., 0]
         remote = ~sound.expand(batch)
@@ -86,8 +86,8 @@ class MarkovChain:
 def _solve_by_censoring(on: Tensor, ending: Tensor, x: Tensor, transposed: bool) -> Tensor:
     """Return the totals, or visits where ``transposed``, of chains ``on [m,s,s']``, ``ending [m,s]``, for ``x [m,s]``.
 
-    States leave one by one, the last first, and what passed through them becomes a rate between the others. All terms are sums
-    and products of rates. A state whose rate of leaving is 0 by then is visited for ever.
+    States leave one by one, the last first, and what passed through them becomes a rate between the others. All terms
+    are sums and products of rates. A state whose rate of leaving is 0 by then is visited for ever; to enter it ends.
 
     Source: Grassmann, Taksar and Heyman 1985, "Regenerative analysis and steady state distributions for Markov chains".
     """
@@ -96,10 +96,10 @@ def _solve_by_censoring(on: Tensor, ending: Tensor, x: Tensor, transposed: bool)
     leaving = torch.empty_like(ending)
     for k in reversed(range(states)):
         leaving[:, k] = ending[:, k] + on[:, k, :k].sum(-1)
-        into, out = on[:, :k, k], on[:, k, :k]
-        passing = _per(into, leaving[:, k, None]).nan_to_num(posinf=0)
+        into, out, endless = on[:, :k, k], on[:, k, :k], leaving[:, k, None] == 0
+        passing = torch.where(endless, 0, into / leaving[:, k, None])
         on[:, :k, :k] += passing[:, :, None] * out[:, None, :]
-        ending[:, :k] += passing * ending[:, k, None]
+        ending[:, :k] += torch.where(endless, into, passing * ending[:, k, None])
         x[:, :k] += _weighted(out if transposed else into, _per(x[:, k, None], leaving[:, k, None]))
     solution = torch.zeros_like(x)
     for k in range(states):

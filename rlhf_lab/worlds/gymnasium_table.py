@@ -41,15 +41,12 @@ def read_table(
     ends = {to: to for to in ended - going_on} | {to: states + i for i, to in enumerate(sorted(ended & going_on))}
 
     size = states + len(ended & going_on)
-    transition = torch.zeros(size, actions, size, dtype=torch.float64)
-    reward = torch.zeros_like(transition)
+    at = torch.tensor([(s, a, ends[to] if done else to) for s, a, _, to, _, done in entries]).T.unbind()
+    chance, pay = torch.tensor([(p, p * r) for _, _, p, _, r, _ in entries], dtype=torch.float64).T
+    transition = torch.zeros(size, actions, size, dtype=torch.float64).index_put_(at, chance, accumulate=True)
+    reward = torch.zeros_like(transition).index_put_(at, pay, accumulate=True) / transition.where(transition > 0, 1)
     terminal = torch.zeros(size, dtype=torch.bool)
     terminal[list(ends.values())] = True
-    for s, a, p, to, r, done in entries:
-        arrival = ends[to] if done else to
-        transition[s, a, arrival] += p
-        reward[s, a, arrival] += p * r
-    reward /= transition.where(transition > 0, 1)
     begin = torch.zeros(size, dtype=torch.float64)
     if given is None:
         begin[:states] = (~terminal[:states]).to(torch.float64)

@@ -139,7 +139,11 @@ class TabularMDP:
         return self._chain(self._checked(policy), self.gamma if discounted else 1.0).visits(self.start)
 
     def policy_gradient(self, policy: Tensor, discounted: bool = True) -> Tensor:
-        return self.occupancy(policy, discounted)[..., None] * self._checked(policy) * self.advantages(policy)
+        policy = self._checked(policy)
+        chain = self._chain(policy, self.gamma)
+        values = chain.totals((policy * self._rewards).sum(-1))
+        visits = (chain if discounted else self._chain(policy, 1.0)).visits(self.start)
+        return visits[..., None] * policy * self._hide(self._backup(values) - values[..., None], 0.0)
 
     def enumerate(self, policy: Tensor, horizon: int, samples: int = 1) -> Enumeration:
         """Return every outcome of at most ``horizon`` steps of one ``policy [s,a]`` in one world (no leading axes)."""

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from rlhf_lab.study import text
 from rlhf_lab.study.report.lines import MOST_SERIES, Line, is_number, lines_of
@@ -21,8 +22,10 @@ from rlhf_lab.study.schema import Figure
 __all__ = ["Drawing", "draw", "figures_of"]
 
 MOST_SPREADS: Final = 4  # lines up to which the spread of the seeds is drawn, too
+MOST_TICKS: Final = 10
 _DASHES: Final = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)))
 _MARKERS: Final = "osD^vPX*dp"
+_Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def figures_of(results: Results) -> list[Figure]:
 
 
 def draw(results: Results, figure: Figure, key: str) -> Drawing:
-    """Draw one figure of the study. Raises ``LabError`` where it names a metric, quantity or parameter that is not there."""
+    """Draw one figure of the study; ``LabError`` where it names a metric, quantity or parameter that is not there."""
     arms = results.matching(figure.arms)
     lines = lines_of(results, figure)
     title = figure.title or _title(results, figure)
@@ -56,21 +59,25 @@ def draw(results: Results, figure: Figure, key: str) -> Drawing:
         canvas = Canvas(figsize=(8.4, 4.0), layout="constrained")
         axes = canvas.add_subplot()
         _scales(axes, figure, lines)
-        _draw_lines(canvas, axes, lines, figure)
+        handles = _draw_lines(axes, lines, figure)
         if figure.kind == "curve":
-            _references(axes, results, figure, arms)
-        axes.set_xlabel(text.parameter(figure.x).replace("_", " "))
+            handles |= _references(axes, figure, arms)
+            _draw_spreads(axes, lines)
+        if len(handles) > 1 or figure.kind != "curve":
+            canvas.legend(handles.values(), handles.keys(), loc="outside right upper", handlelength=2.2)
+        axes.set_xlabel(text.words(text.parameter(figure.x)))
         axes.set_ylabel(_label(results, figure.y))
         if figure.kind == "frontier":
             axes.set_xlabel(_label(results, figure.x))
             axes.grid(visible=True, axis="both")
-            canvas.canvas.draw()
+            canvas.draw_without_rendering()  # fixes where points lie, which the labels avoid
             _mark_points(axes, lines)
         described = f"{_title(results, figure)}. Lines: {', '.join(line.label for line in lines[:MOST_SERIES])}."
         return Drawing(title, figure.caption, _note(figure, lines), to_svg(canvas, key, title, described))
 
 
-def _draw_lines(canvas: Canvas, axes: Axes, lines: list[Line], figure: Figure) -> None:
+def _draw_lines(axes: Axes, lines: list[Line], figure: Figure) -> dict[str, Any]:
+    """Draw the lines and return what the legend names: at most ten, or nine of a scale."""
     labels = list(dict.fromkeys(line.label for line in lines))
     toned = len(labels) > MOST_SERIES and all(is_number(line.tone) for line in lines)
     colour = _tones(lines) if toned else _palette(labels)
@@ -89,20 +96,26 @@ def _draw_lines(canvas: Canvas, axes: Axes, lines: list[Line], figure: Figure) -
                 axes.vlines(line.x, line.low, line.high, color=hue, linewidth=1.2, alpha=0.6)
             else:
                 axes.fill_between(line.x, line.low, line.high, color=hue, alpha=0.22, linewidth=0)
-        if line.spread is not None and len(lines) <= MOST_SPREADS:
-            limits = axes.get_ylim()
-            axes.fill_between(line.x, *line.spread, color=hue, alpha=0.07, linewidth=0)
-            axes.set_ylim(limits)  # single bad seeds must not squeeze the means
     if toned:
-        _scale_legend(canvas, lines, drawn)
-    elif len(labels) > 1 or sweep:
-        order = _by_last_value(lines, labels) if figure.kind == "curve" else labels
-        shown = [label for label in order if drawn[label].get_color() != GRID]
-        handles = [drawn[label] for label in shown]
-        if len(shown) < len(labels):
-            grey = next(drawn[label] for label in labels if label not in shown)
-            handles, shown = [*handles, grey], [*shown, f"{len(labels) - len(shown)} other arms"]
-        canvas.legend(handles, shown, loc="outside right upper", handlelength=2.2)
+        labels = [line.label for line in sorted(lines, key=lambda line: float(line.tone))]
+        labels = list(dict.fromkeys(labels))
+        labels = [labels[i] for i in np.unique(np.linspace(0, len(labels) - 1, 9).round().astype(int))]
+    elif figure.kind == "curve":  # a legend in the order in which the lines end, top first
+        last = {line.label: line.y[-1] for line in lines}
+        labels.sort(key=lambda label: -last[label])
+    named = {label: drawn[label] for label in labels if drawn[label].get_color() != GRID}
+    if len(rest := [label for label in labels if label not in named]):
+        named[f"{len(rest)} others"] = drawn[rest[0]]
+    return named
+
+
+def _draw_spreads(axes: Axes, lines: list[Line]) -> None:
+    """Shade where most seeds lie, within the limits of what is drawn: single bad seeds must not squeeze the means."""
+    limits = axes.get_ylim()
+    for line, drawn in zip(lines, axes.lines[: len(lines)], strict=True):
+        if line.spread is not None and len(lines) <= MOST_SPREADS:
+            axes.fill_between(line.x, *line.spread, color=drawn.get_color(), alpha=0.07, linewidth=0)
+    axes.set_ylim(limits)
 
 
 def _palette(labels: list[str]) -> Callable[[Line], tuple[str, Any, str]]:
@@ -128,94 +141,77 @@ def _tones(lines: list[Line]) -> Callable[[Line], tuple[str, Any, str]]:
     return style
 
 
-def _scale_legend(canvas: Canvas, lines: list[Line], drawn: dict[str, Any]) -> None:
-    """Name at most nine lines of a scale: both ends and some between."""
-    labels = list(dict.fromkeys(line.label for line in sorted(lines, key=lambda line: float(line.tone))))
-    some = [labels[i] for i in np.unique(np.linspace(0, len(labels) - 1, 9).round().astype(int))]
-    canvas.legend([drawn[label] for label in some], some, loc="outside right upper", handlelength=2.2)
-
-
-def _references(axes: Axes, results: Results, figure: Figure, arms: Iterable[ArmResult]) -> None:
-    """Draw the exact optimum and the uniform policy's value where the arms agree on them."""
-    for name, label in (("optimum", "optimum"), ("uniform", "uniform policy")):
+def _references(axes: Axes, figure: Figure, arms: Iterable[ArmResult]) -> dict[str, Any]:
+    """Draw the exact optimum and the uniform policy's value, and return what the legend names."""
+    named = {}
+    for name, label, dash in (("optimum", "optimum", (0, (4, 3))), ("uniform", "uniform policy", (0, (1, 2)))):
         values = {arm.references.get(figure.y, {}).get(name) for arm in arms}
         for reference in sorted(v for v in values if v is not None and isfinite(v))[:2]:
-            axes.axhline(reference, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=2.5)
-            axes.annotate(
-                f"{label} {text.number(reference)}",
-                (0.995, reference),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 3),
-                textcoords="offset points",
-                ha="right",
-                va="bottom",
-                fontsize=8,
-                color=INK,
-            )
+            line = axes.axhline(reference, color=MUTED, linewidth=1.2, linestyle=dash, zorder=2.5)
+            named[f"{label} {text.short(reference)}"] = line
+    return named
 
 
 def _mark_points(axes: Axes, lines: list[Line]) -> None:
-    """Label points where there is room: ends first, then those between; a label that would lie on another is left out."""
-    placed: list[tuple[float, float, float, float]] = []
-    order = [(line, i) for line in lines for i in (0, len(line.x) - 1)]
-    order += [(line, i) for line in lines for i in range(1, len(line.x) - 1)]
-    for line, i in dict.fromkeys((lines.index(line), i) for line, i in order):
-        label = lines[line].marks[i]
-        if not label:
-            continue
-        x, y = axes.transData.transform((lines[line].x[i], lines[line].y[i]))
-        width, height = 5.2 * len(label) * axes.figure.dpi / 72 * 0.8, 9.0 * axes.figure.dpi / 72
-        for side, dy in ((1, 4), (-1, 4), (1, -10), (-1, -10)):
-            left = x + 5 if side > 0 else x - 5 - width
-            box = (left, y + dy, left + width, y + dy + height)
-            inside = axes.bbox.x0 <= box[0] and box[2] <= axes.bbox.x1 + 40
-            if inside and not any(_overlap(box, other) for other in placed):
-                placed.append(box)
-                points = 72 / axes.figure.dpi
-                axes.annotate(
-                    label,
-                    (lines[line].x[i], lines[line].y[i]),
-                    xytext=(5 * side * points, dy * points),
-                    textcoords="offset points",
-                    ha="left" if side > 0 else "right",
-                    va="bottom",
-                    fontsize=7.5,
-                    color=INK,
-                )
-                break
+    """Label points where there is room, ends first; a label that would lie on another label or point is left out."""
+    pixel = axes.figure.dpi / 72
+    places = [axes.transData.transform(np.column_stack([line.x, line.y])) for line in lines]
+    dots = [(x - 3, y - 3, x + 3, y + 3) for place in places for x, y in place]
+    taken: list[_Box] = []
+    ends = [(n, i) for n, line in enumerate(lines) for i in (0, len(line.x) - 1)]
+    between = [(n, i) for n, line in enumerate(lines) for i in range(1, len(line.x) - 1)]
+    for n, i in dict.fromkeys(ends + between):
+        label, (x, y) = lines[n].marks[i], places[n][i]
+        width, height = 4.3 * len(label) * pixel, 8.5 * pixel
+        for dx, dy in ((5, 3), (-5 - width, 3), (5, -3 - height), (-5 - width, -3 - height)):
+            box = (x + dx, y + dy, x + dx + width, y + dy + height)
+            others = [dot for dot in dots if not dot[0] <= x <= dot[2] or not dot[1] <= y <= dot[3]]
+            if box[0] < axes.bbox.x0 or box[2] > axes.bbox.x1 + 10 or any(_overlap(box, o) for o in taken + others):
+                continue
+            taken.append(box)
+            note = axes.annotate(
+                label,
+                (lines[n].x[i], lines[n].y[i]),
+                xytext=((box[0] - x) / pixel, (box[1] - y) / pixel),
+                textcoords="offset points",
+            )
+            note.set(fontsize=7.5, color=INK, va="bottom", in_layout=False)
+            break
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _overlap(a: _Box, b: _Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _scales(axes: Axes, figure: Figure, lines: list[Line]) -> None:
-    """Set logarithmic axes; where a value is 0 or negative, linear around 0 below the smallest magnitude."""
-    for log, values, name in (
-        (figure.x_log, [line.x for line in lines], "x"),
-        (figure.y_log, [line.y for line in lines], "y"),
+    """Set logarithmic axes with plain numbers; where a value is 0 or less, linear below the smallest magnitude."""
+    for log, axis, parts in (
+        (figure.x_log, axes.xaxis, [line.x for line in lines]),
+        (figure.y_log, axes.yaxis, [line.y for line in lines]),
     ):
-        if not log:
+        values = np.unique(np.concatenate(parts))
+        values = values[np.isfinite(values)]
+        magnitudes = np.abs(values[np.abs(values) > 1e-12 * np.abs(values).max(initial=0.0)])
+        if not log or not len(magnitudes):
             continue
-        flat = np.concatenate(values)
-        flat = flat[np.isfinite(flat)]
-        positive = np.abs(flat[np.abs(flat) > 1e-12 * np.abs(flat).max(initial=0.0)])
-        if not len(positive):
-            continue
-        axis_scale = axes.set_xscale if name == "x" else axes.set_yscale
-        if (flat > 0).all() and len(positive) == len(flat):
-            axis_scale("log")
+        set_scale = axes.set_xscale if axis is axes.xaxis else axes.set_yscale
+        if len(magnitudes) == len(values) and values[0] > 0:
+            set_scale("log")
         else:
-            axis_scale("symlog", linthresh=float(positive.min()), linscale=0.5)
-
-
-def _by_last_value(lines: Sequence[Line], labels: list[str]) -> list[str]:
-    """Order a legend as the lines end, top first."""
-    last = {line.label: line.y[-1] for line in lines}
-    return sorted(labels, key=lambda label: -last[label])
+            set_scale("symlog", linthresh=float(magnitudes.min()), linscale=0.5)
+        if axis is axes.xaxis and figure.kind == "sweep" and len(values) <= MOST_TICKS:
+            axis.set_major_locator(FixedLocator(values.tolist()))
+            axis.set_minor_locator(NullLocator())
+        elif magnitudes.max() < 100 * magnitudes.min() and values[0] > 0:
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: text.short(x).replace("-", "\N{MINUS SIGN}")))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _note(figure: Figure, lines: list[Line]) -> str:
+    if figure.kind == "frontier":
+        swept = any(len(set(line.marks)) > 1 for line in lines)
+        return "Lines join points in the order of the parameter that labels them." if swept else ""
     if all(line.low is None or not np.isfinite(line.low).any() for line in lines):
         return ""
     over = {"mean": "mean", "iqm": "interquartile mean"}[figure.statistic]
@@ -228,15 +224,10 @@ def _note(figure: Figure, lines: list[Line]) -> str:
 
 def _label(results: Results, name: str) -> str:
     score = results.study.scores.get(name)
-    return (score.label if score is not None and score.label else name).replace("_", " ")
+    return score.label if score is not None and score.label else text.words(name)
 
 
 def _title(results: Results, figure: Figure) -> str:
     y, x = _label(results, figure.y), _label(results, figure.x)
-    if figure.kind == "curve":
-        return f"{y.capitalize()} over {x}"
-    return (
-        f"{y.capitalize()} over {text.parameter(figure.x)}"
-        if figure.kind == "sweep"
-        else f"{y.capitalize()} against {x}"
-    )
+    relation = f"against {x}" if figure.kind == "frontier" else f"over {text.words(text.parameter(figure.x))}"
+    return f"{y[:1].upper()}{y[1:]} {relation}"

@@ -34,7 +34,7 @@ class Line:
 
 
 def lines_of(results: Results, figure: Figure) -> list[Line]:
-    """Return the figure's lines. Raises ``LabError`` where it names a metric, quantity or parameter that is not there."""
+    """Return the figure's lines; ``LabError`` where it names a metric, quantity or parameter that is not there."""
     arms = results.matching(figure.arms)
     return {"curve": _curves, "sweep": _sweep, "frontier": _frontier}[figure.kind](results, figure, arms)
 
@@ -103,7 +103,7 @@ def _frontier(results: Results, figure: Figure, arms: list[ArmResult]) -> list[L
         own = [path for path in along if _varies(group, path)]
         if own:
             group.sort(key=lambda arm: [float(parameter_of(arm, path)) for path in own])
-        marks = tuple(_named(own[0], parameter_of(arm, own[0])) if own else arm.name for arm in group)
+        marks = tuple(_mark(arm, own, several=len(along) > 1) for arm in group)
         x, y = (
             np.array([_value(results, arm, name, figure.statistic).value for arm in group])
             for name in (figure.x, figure.y)
@@ -112,11 +112,19 @@ def _frontier(results: Results, figure: Figure, arms: list[ArmResult]) -> list[L
     return lines
 
 
+def _mark(arm: ArmResult, own: list[str], *, several: bool) -> str:
+    """Label a point of a frontier: by its swept value, with the parameter's name where lines sweep different ones."""
+    if not own:
+        return arm.name
+    value = parameter_of(arm, own[0])
+    return _named(own[0], value) if several else text.value(value)
+
+
 def _along(arms: list[ArmResult], series: str | None) -> set[str]:
     """Return the numeric parameters that run along lines rather than tell them apart.
 
-    A component's own parameter (``lam`` of gae, ``n`` of n_step) exists in some arms only: each runs along its own lines. Of those
-    that all arms have, the one with most values runs along, where no own one does.
+    A component's own parameter (``lam`` of gae, ``n`` of n_step) exists in some arms only: each has its own lines.
+    Where there is none, it is the parameter with most values.
     """
     paths = [path for path in _paths(arms) if path != series and _varies(arms, path)]
     values = {path: [parameter_of(arm, path) for arm in arms] for path in paths}
@@ -126,7 +134,7 @@ def _along(arms: list[ArmResult], series: str | None) -> set[str]:
 
 
 def _grouped(arms: list[ArmResult], series: str | None, along: set[str]) -> list[tuple[str, Any, list[ArmResult]]]:
-    """Split arms into lines ``(label, tone, arms)``: by ``series`` and by what else differs and does not run ``along`` them."""
+    """Split arms into lines ``(label, tone, arms)``: by ``series`` and what else differs and is not ``along`` them."""
     apart = [series] if series else []
     for path in _paths(arms):
         by = [*apart, *along] if path == "arm" else apart  # an arm may be named after what runs along its line

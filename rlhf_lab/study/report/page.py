@@ -33,7 +33,7 @@ def write_report(results: Results, directory: Path) -> Path:
     """Write ``report.html``, ``results.json``, ``scores.csv`` and ``curves.csv``; return the page's path.
 
     Each file is whole or not there, and equal results give equal bytes. Raises ``LabError`` where the folder cannot be
-    written, or where a figure or conclusion names what the study does not have; the data files are written before the page.
+    written, or where a figure or conclusion names what the study does not have.
     """
     store = Store(directory)
     page = directory / "report.html"
@@ -93,11 +93,12 @@ def _templates() -> Environment:
     )
     templates.filters |= {
         "number": _number,
-        "interval": _interval,
+        "short": text.short,
+        "estimate": _estimate,
         "count": text.numbers,
         "value": text.value,
         "plural": text.plural,
-        "words": lambda name: name.replace("_", " "),
+        "words": text.words,
         "effect": _effect,
         "published": _published,
         "svg": Markup,  # made by our own code from escaped text
@@ -120,11 +121,16 @@ def _interval(x: statistics.Interval) -> Markup:
     return Markup('<span class="interval">{} … {}</span>').format(_number(x.low), _number(x.high))
 
 
+def _estimate(x: statistics.Interval) -> Markup:
+    """Set a value with its interval in small type below."""
+    return Markup("<b>{}</b><br><small>{}</small>").format(_number(x.value), _interval(x))
+
+
 def _effect(finding: Finding) -> Markup:
     if finding.interval is None:
-        return Markup("{}").format(_minus(text.number(finding.effect, 6)))
-    level = text.number(100 * finding.interval.level, 4)
-    return Markup('{}<br><small title="{} % interval">{}</small>').format(
+        return Markup("<b>{}</b>").format(_minus(text.short(finding.effect, 6)))
+    level = text.short(100 * finding.interval.level, 4)
+    return Markup('<b>{}</b><br><small title="{} % interval">{}</small>').format(
         _number(finding.effect), level, _interval(finding.interval)
     )
 
@@ -132,8 +138,8 @@ def _effect(finding: Finding) -> Markup:
 def _published(finding: Finding) -> str:
     if finding.published is None:
         return ""
-    shown = _minus(text.number(finding.published, 6))
-    return f"≥ {shown}" if finding.tolerance is None else f"{shown} ± {text.number(finding.tolerance)}"
+    shown = _minus(text.short(finding.published, 6))
+    return f"≥ {shown}" if finding.tolerance is None else f"{shown} ± {text.short(finding.tolerance)}"
 
 
 def _flat(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """From a matplotlib figure to inline SVG: the same bytes for the same data, accessible, and coloured by the page.
 
-Colours of text, grid and series are drawn as placeholders and become CSS variables, so that one figure serves light, dark and
-paper.
+Colours of text, grid and series are drawn as placeholders and become CSS variables, so that one figure serves light and
+dark screens and paper.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -32,7 +32,7 @@ _VARIABLES: Final = {
     **{colour: f"var(--s{i})" for i, colour in enumerate(SERIES)},
 }
 
-STYLE: Final = {
+STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text stays text: searchable, selectable, in the page's font
     "svg.hashsalt": "rlhf_lab",
     "font.family": "sans-serif",
@@ -68,7 +68,7 @@ STYLE: Final = {
 
 
 def to_svg(figure: Figure, key: str, title: str, description: str) -> str:
-    """Return the figure as an ``<svg>`` element whose ids begin with ``key``. Call it inside the style's ``rc_context``."""
+    """Return the figure as an ``<svg>`` element whose ids all begin with ``key``."""
     buffer = io.StringIO()
     FigureCanvasSVG(figure)
     with mpl.rc_context(STYLE):

@@ -148,7 +148,7 @@ def differences(arms: Iterable[ArmResult]) -> tuple[list[str], list[tuple[str, l
 
 
 def parameter_of(arm: ArmResult, path: str) -> Any:
-    """Return the value of a dotted parameter: the arm's own, else what its resolved spec says; None where it has none."""
+    """Return a dotted parameter: the arm's own, else what its resolved spec says; None where it has none."""
     if path in arm.parameters:
         return arm.parameters[path]
     node: Any = arm.spec
@@ -163,9 +163,8 @@ def warnings_of(results: Results, tables: Iterable[ScoreTable]) -> list[str]:
     """Return what a reader must know before believing the numbers: the study's own, the arms', and those found here."""
     found = list(results.warnings)
     sampled = [arm for arm in results.arms if arm.curves and arm.seeds]
-    for n in sorted({len(arm.seeds) for arm in sampled}):
-        if message := statistics.few_seeds(n):
-            found.append(message)
+    few = (statistics.few_seeds(n) for n in sorted({len(arm.seeds) for arm in sampled}))
+    found += [message for message in few if message]
     for arm in results.arms:
         failed = int(arm.failed.sum())
         if failed:
@@ -179,7 +178,7 @@ def warnings_of(results: Results, tables: Iterable[ScoreTable]) -> list[str]:
             found.append(message)
     for table in tables:
         found += [
-            f"{row.arm.name}: {table.label} is {text.number(row.summary.median)} on every seed"
+            f"{row.arm.name}: {table.label} is {text.short(row.summary.median)} on every seed"
             for row in table.rows
             if row.summary.mean.low == row.summary.mean.high
         ]
@@ -193,7 +192,7 @@ def _row(arm: ArmResult, score: Score) -> ArmRow:
 
 
 def _by_environment(arms: Iterable[ArmResult]) -> dict[str, list[ArmResult]]:
-    """Group arms by environment: its name alone where that tells them apart, with the parameters that differ otherwise."""
+    """Group arms by environment: by its name, with the parameters that differ where there are several of one name."""
     listed = list(arms)
     specs = [_environment(arm) for arm in listed]
     groups: dict[str, list[ArmResult]] = {}

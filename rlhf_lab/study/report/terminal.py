@@ -61,7 +61,7 @@ def _scores(table: ScoreTable) -> Table:
 def _exact(results: Results) -> Table:
     arms = [arm for arm in results.arms if arm.exact]
     names = list(dict.fromkeys(name for arm in arms for name in arm.exact))
-    drawn = _table("Exact quantities, no sampling", "arm", *(name.replace("_", " ") for name in names))
+    drawn = _table("Exact quantities, no sampling", "arm", *(text.words(name) for name in names))
     for arm in arms[:MOST_ROWS]:
         drawn.add_row(arm.name, *(text.number(arm.exact.get(name, float("nan"))) for name in names))
     _more(drawn, len(arms))

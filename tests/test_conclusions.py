@@ -1,0 +1,176 @@
+from collections.abc import Callable
+from dataclasses import replace
+from math import nan
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlhf_lab.errors import LabError
+from rlhf_lab.study.conclusions import check_names, evaluate
+from rlhf_lab.study.results import Results
+
+Make = Callable[..., Results]
+NOISE = np.random.default_rng(0).normal(size=20)
+
+
+def order(better: str = "a", worse: str = "b", **more: Any) -> dict[str, Any]:
+    return {"kind": "order", "statement": "a is better", "better": better, "worse": worse, **more}
+
+
+def with_exact(results: Results, exact: dict[str, dict[str, float]]) -> Results:
+    return replace(results, arms=tuple(replace(arm, exact=exact[arm.name]) for arm in results.arms))
+
+
+def verdicts(results: Results) -> list[str]:
+    return [finding.verdict for finding in evaluate(results)]
+
+
+def test_order_is_decided_by_the_paired_difference(score_results: Make) -> None:
+    # arms share their noise: the shift of 0.5 is exact although the noise is twice as large
+    scores = {"a": NOISE + 0.5, "b": NOISE}
+    assert verdicts(score_results(scores, [order(), order("b", "a")])) == ["reproduced", "not reproduced"]
+
+
+def test_order_follows_the_scores_better_direction(score_results: Make) -> None:
+    scores = {"a": NOISE + 0.5, "b": NOISE}
+    assert verdicts(score_results(scores, [order()], better="lower")) == ["not reproduced"]
+    assert verdicts(score_results(scores, [order(direction="higher")], better="lower")) == ["reproduced"]
+
+
+def test_order_without_separation_is_undecided_and_says_how_many_seeds(score_results: Make) -> None:
+    shift = np.where(np.arange(20) % 2, 1.0, -0.8)  # mean 0.1, standard deviation 0.92: (1.96 + 0.84)² · 85 + 2 = 670
+    (finding,) = evaluate(score_results({"a": NOISE + shift, "b": NOISE}, [order()]))
+    assert finding.verdict == "undecided" and "seeds would decide" in finding.because
+    needed = int(finding.because.split("about ")[1].split()[0])
+    assert 640 < needed < 700
+
+
+def test_orders_share_one_error_rate(score_results: Make) -> None:
+    # alone the difference is separated at 5 %; among twenty orderings that say nothing it is not
+    shift = np.where(np.arange(20) % 4 == 0, -1.0, 0.8)
+    scores = {"a": NOISE + shift, "b": NOISE, "c": NOISE[::-1]}
+    assert verdicts(score_results(scores, [order()])) == ["reproduced"]
+    family = [order(), *[order("b", "c")] * 30]
+    findings = evaluate(score_results(scores, family))
+    assert {finding.verdict for finding in findings} == {"undecided"}
+    assert findings[0].interval is not None and findings[0].interval.level == pytest.approx(1 - 0.05 / 31)
+
+
+def test_few_seeds_decide_nothing(score_results: Make) -> None:
+    few = NOISE[:4]
+    conclusions = [
+        order(),
+        {"kind": "level", "statement": "s", "arm": "a", "published": 10, "tolerance": 50},
+        {"kind": "best", "statement": "s", "expected": "a"},
+        {"kind": "share", "statement": "s", "arm": "a", "threshold": -50, "share": 0.5},
+    ]
+    findings = evaluate(score_results({"a": few + 9, "b": few}, conclusions))
+    assert {finding.verdict for finding in findings} == {"undecided"}
+    assert all("4 seeds cannot decide" in finding.because for finding in findings)
+
+
+def test_failing_cannot_win(score_results: Make) -> None:
+    # the two seeds of a that finished are good; the failed ones count as the worst score of both arms
+    failing = np.where(np.arange(20) < 2, 5.0, nan)
+    (finding,) = evaluate(score_results({"a": failing, "b": np.linspace(0, 1, 20)}, [order()]))
+    assert finding.verdict != "reproduced" and "18 failed seeds" in finding.because
+
+
+@pytest.mark.parametrize(
+    ("published", "tolerance", "verdict"),
+    [
+        (0.0, 0.5, "reproduced"),  # mean 0, standard error 1 / sqrt 20 = .22: half-width .44 <= .5
+        (0.0, 0.2, "undecided"),  # the interval is wider than the tolerance
+        (0.7, 0.5, "undecided"),  # the mean is outside, the interval reaches inside
+        (3.0, 0.5, "not reproduced"),
+        (-3.0, 0.5, "not reproduced"),
+    ],
+)
+def test_level(score_results: Make, published: float, tolerance: float, verdict: str) -> None:
+    scores = (NOISE - NOISE.mean()) / NOISE.std(ddof=1)
+    level = {"kind": "level", "statement": "s", "arm": "a", "published": published, "tolerance": tolerance}
+    (finding,) = evaluate(score_results({"a": scores}, [level]))
+    assert finding.verdict == verdict
+    assert (finding.published, finding.tolerance, finding.n) == (published, tolerance, 20)
+
+
+def test_best_must_be_expected_and_separated(score_results: Make) -> None:
+    scores = {"n=1": NOISE, "n=4": NOISE + 1, "n=4 too": NOISE + 0.999, "n=8": NOISE + NOISE[::-1] + 0.1}
+    best = [{"kind": "best", "statement": "s", "expected": expected} for expected in ("n=4*", "n=1", "n=8")]
+    # the two arms that match do not compete; n=8 is noisy, but far below
+    findings = evaluate(score_results(scores, best))
+    assert [finding.verdict for finding in findings] == ["reproduced", "not reproduced", "not reproduced"]
+    assert findings[0].arms == ("n=4", "n=8")
+
+
+def test_best_without_separation_is_undecided(score_results: Make) -> None:
+    scores = {"a": NOISE + 0.01 * NOISE[::-1] + 1e-4, "b": NOISE}
+    best = [{"kind": "best", "statement": "s", "expected": expected} for expected in ("a", "b")]
+    assert verdicts(score_results(scores, best)) == ["undecided", "undecided"]
+
+
+def test_best_that_compares_nothing_is_refused(score_results: Make) -> None:
+    best = {"kind": "best", "statement": "s", "expected": "*"}
+    with pytest.raises(LabError, match="compares nothing"):
+        evaluate(score_results({"a": NOISE, "b": NOISE}, [best]))
+
+
+@pytest.mark.parametrize(
+    ("reaching", "verdict"),
+    [(4, "reproduced"), (5, "reproduced"), (3, "undecided"), (0, "not reproduced")],
+)
+def test_share_of_seeds(score_results: Make, reaching: int, verdict: str) -> None:
+    # 3 of 5: Wilson's interval .23 to .88 reaches .8; 0 of 5: 0 to .43 does not
+    scores = np.where(np.arange(5) < reaching, 475.0, nan)
+    share = {"kind": "share", "statement": "s", "arm": "a", "threshold": 475, "share": 0.8}
+    assert verdicts(score_results({"a": scores}, [share])) == [verdict]
+
+
+def test_share_counts_downwards_where_lower_is_better(score_results: Make) -> None:
+    share = {"kind": "share", "statement": "s", "arm": "a", "threshold": 0.3, "share": 1.0}
+    assert verdicts(score_results({"a": [0.1, 0.2, 0.3, 0.1, 0.2]}, [share], better="lower")) == ["reproduced"]
+
+
+def test_exact_quantities_need_no_seed(score_results: Make) -> None:
+    conclusions = [
+        order(quantity="bias", direction="lower"),
+        order(quantity="bias", direction="higher"),
+        order(quantity="same", direction="higher"),
+        {"kind": "level", "statement": "s", "arm": "a", "quantity": "bias", "published": 0.25, "tolerance": 1e-9},
+        {"kind": "level", "statement": "s", "arm": "b", "quantity": "bias", "published": 0.25, "tolerance": 1e-9},
+        {"kind": "best", "statement": "s", "expected": "a", "quantity": "bias", "direction": "lower"},
+        {"kind": "share", "statement": "s", "arm": "b", "quantity": "bias", "threshold": 0.5, "share": 1},
+    ]
+    results = with_exact(
+        score_results({"a": [0.0], "b": [0.0]}, conclusions),
+        {"a": {"bias": 0.25, "same": 1 / 3}, "b": {"bias": 0.5, "same": 1 / 3}},
+    )
+    findings = evaluate(results)
+    yes, no = "reproduced", "not reproduced"
+    assert [finding.verdict for finding in findings] == [yes, no, no, yes, no, yes, yes]
+    assert all(finding.n == "exact" and finding.interval is None for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("conclusion", "message"),
+    [
+        (order("aa"), r"no arm is called 'aa'. Did you mean|Possible: a, b"),
+        (order(quantity="bais", direction="lower"), "neither a score nor an exact quantity. Did you mean 'bias'"),
+        (order(quantity="bias"), "Add `direction: lower`"),
+        ({"kind": "best", "statement": "s", "expected": "z*"}, "no arm matches 'z*'"),
+    ],
+)
+def test_names_that_do_not_exist_are_refused(score_results: Make, conclusion: dict[str, Any], message: str) -> None:
+    results = score_results({"a": NOISE, "b": NOISE}, [conclusion])
+    results = with_exact(results, {"a": {"bias": 1.0}, "b": {"bias": 1.0}})
+    with pytest.raises(LabError) as error:
+        evaluate(results)
+    assert message.split("|")[-1] in str(error.value)
+
+
+def test_names_are_checked_before_a_study_runs(score_results: Make) -> None:
+    study = score_results({"a": NOISE, "b": NOISE}, [order("a", "gone")]).study
+    with pytest.raises(LabError, match=r"conclusion 1: no arm is called 'gone'"):
+        check_names(study, ["a", "b"])
+    check_names(study, ["a", "b", "gone"])
