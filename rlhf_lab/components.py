@@ -139,7 +139,7 @@ class PolicyObjective(Component):
         return {}
 
     def next_state(self, state: Mapping[str, Tensor], metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the state after one optimiser step, from the reduced metrics of that step. Pure."""
+        """Return the state after a batch, from the reduced metrics of the last epoch over it. Pure."""
         return dict(state)
 
 

@@ -50,7 +50,7 @@ def described(registry: Registry, component: type[Component]) -> dict[str, Any]:
 
 
 def named_studies(registry: Registry) -> list[dict[str, str]]:
-    """Return name, title and file of the shipped studies; where a file cannot be read, the reason stands for the title."""
+    """Return name, title and file of the shipped studies; of a file that cannot be read the reason, for a title."""
     found = []
     for name, paths in sorted(registry.studies.items()):
         for path in paths:

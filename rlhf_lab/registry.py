@@ -270,7 +270,7 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _check(module: ModuleType) -> None:
-    """Refuse a plugin that was written for another contract, misspells a hook, or has none."""
+    """Refuse a plugin that was written for another contract, misspells a hook or its arguments, or has none."""
     contract = getattr(module, "RLHF_LAB_CONTRACT", CONTRACT)
     if contract != CONTRACT:
         raise LabError(f"is written for plugin contract {contract}; this rlhf-lab has contract {CONTRACT}")
@@ -283,6 +283,7 @@ def _check(module: ModuleType) -> None:
         raise LabError(f"{name!r} lacks the @hookimpl decorator, so it would never be called; import it from rlhf_lab")
     if not marked:
         raise LabError(f"has no hook. Possible: {', '.join(sorted(hooks))}")
+    _manager().register(module)  # pluggy checks the arguments; a manager that is thrown away keeps nothing of a bad plugin
 
 
 def _contents(module: ModuleType, hook: str) -> list[Any]:

@@ -41,7 +41,7 @@ def clean(x: Tensor, valid: Tensor) -> Tensor:
 
 
 def _any(mask: Tensor) -> bool:
-    """Return whether any element is True; on CPU torch reduces a bool tensor by ``amax`` four times faster than by ``any``."""
+    """Return whether any element is True; on CPU torch takes ``amax`` of a bool tensor four times faster than ``any``."""
     return bool(mask.amax()) if mask.numel() else False
 
 
@@ -286,6 +286,8 @@ class Scores(_Batch):
         super().__post_init__()
         for name in ("scores", "targets"):
             self._check_finite(name, self.valid)
+        for name in ("preference_prob", "margins", "weights"):
+            self._check_finite(name, None, "everywhere")
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,11 +336,13 @@ def link_values(
     Raises ``BatchError`` where a given ``next_values`` differs inside an episode, or is missing where it is needed.
     """
     steps = values.shape[-1]
+    if steps == 0:
+        return values
     index = torch.arange(steps, device=values.device).expand(values.shape)
     nearest = torch.where(valid, index, steps).flip(-1).cummin(-1).values.flip(-1)  # first valid step at or after t
     following = torch.cat([nearest[..., 1:], nearest.new_full((*nearest.shape[:-1], 1), steps)], dim=-1)
     inside = valid & ~terminated & ~truncated & (following < steps)
-    linked = clean(torch.gather(values, -1, following.clamp(max=max(steps - 1, 0))), inside)
+    linked = clean(torch.gather(values, -1, following.clamp(max=steps - 1)), inside)
     outside = valid & ~terminated & ~inside
     if next_values is None:
         if bool(outside.any()):

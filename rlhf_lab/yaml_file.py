@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from rlhf_lab.errors import LabError
 
 __all__ = ["Positions", "load_yaml", "parse_value"]
+
+_KEYS: Final = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 Positions = Mapping[tuple[str, ...], str]
 """Where each key of a file stands: path of keys -> ``file.yaml:line:column``."""
@@ -67,6 +69,8 @@ def _locate(
             place = _place(file, key.start_mark)
             if not isinstance(key, yaml.ScalarNode):
                 raise LabError(f"{place}: a key must be a word, found a {key.id}")
+            if key.tag not in _KEYS:
+                raise LabError(f"{place}: YAML does not read the key {key.value} as a text; put it in quotes")
             if key.value in keys:
                 raise LabError(f"{place}: the key {key.value!r} stands twice; keep one")
             keys.add(key.value)

@@ -5,10 +5,10 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from pydantic import ValidationError
-from rlhf_lab_bandit import BernoulliBandit, ContextualBandit, GaussianBandit
 
 from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Size
+from rlhf_lab_bandit import BernoulliBandit, ContextualBandit, GaussianBandit
 
 BANDITS = [GaussianBandit(arms=4, drift=0.1), BernoulliBandit(arms=3), ContextualBandit(contexts=3, arms=4)]
 SIZES = [Size(9), Size(4, "episodes")]
@@ -49,6 +49,15 @@ def test_every_step_is_an_episode(component):
     assert episodes.rewards.shape == (2, 15, 1)
     for batch in (window, episodes):
         assert bool(batch.terminated.all()) and bool(batch.valid.all()) and not bool(batch.truncated.any())
+
+
+@pytest.mark.parametrize("component", BANDITS, ids=lambda c: c.name)
+def test_two_windows_are_one_long_window(component):
+    one, two = (component.build(2, 3, Streams([1, 2])) for _ in range(2))
+    actor = actor_for(one, [1, 2])
+    whole = everything(one.collect(actor, Size(9)))
+    parts = [everything(two.collect(actor, Size(n))) for n in (4, 5)]
+    assert all(torch.equal(x, torch.cat(pair, -1)) for x, *pair in zip(whole, *parts, strict=True))
 
 
 def test_windows_and_episodes_are_the_same_pulls():

@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from rlhf_lab_mdp import CartPole
-from rlhf_lab_mdp.cartpole import physics
 
 from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Size
 from rlhf_lab.types import link_values
+from rlhf_lab_mdp import CartPole
+from rlhf_lab_mdp.cartpole import physics
 
 SIZES = [Size(40), Size(3, "episodes")]
 
@@ -112,7 +112,9 @@ def test_a_seed_is_bit_equal_alone_and_among_others(size):
         single = tensors(alone.collect(actor_for([17]), size))
         steps = single["valid"].shape[-1]
         assert not bool(crowd["valid"][1, :, steps:].any())
-        assert all(torch.equal(crowd[name][1:2, :, :steps][single["valid"]], x[single["valid"]]) for name, x in single.items())
+        assert all(
+            torch.equal(crowd[name][1:2, :, :steps][single["valid"]], x[single["valid"]]) for name, x in single.items()
+        )
 
 
 def test_two_windows_are_one_long_window():

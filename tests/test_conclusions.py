@@ -12,6 +12,7 @@ from rlhf_lab.study.results import Results
 
 Make = Callable[..., Results]
 NOISE = np.random.default_rng(0).normal(size=20)
+CENTRED = NOISE - NOISE.mean()
 
 
 def order(better: str = "a", worse: str = "b", **more: Any) -> dict[str, Any]:
@@ -47,8 +48,8 @@ def test_order_without_separation_is_undecided_and_says_how_many_seeds(score_res
 
 
 def test_orders_share_one_error_rate(score_results: Make) -> None:
-    # alone the difference is separated at 5 %; among twenty orderings that say nothing it is not
-    shift = np.where(np.arange(20) % 4 == 0, -1.0, 0.8)
+    # alone the difference is separated at 5 %; among thirty that say nothing it is not
+    shift = np.where(np.arange(20) % 4 == 0, -1.0, 0.95)
     scores = {"a": NOISE + shift, "b": NOISE, "c": NOISE[::-1]}
     assert verdicts(score_results(scores, [order()])) == ["reproduced"]
     family = [order(), *[order("b", "c")] * 30]
@@ -88,7 +89,7 @@ def test_failing_cannot_win(score_results: Make) -> None:
     ],
 )
 def test_level(score_results: Make, published: float, tolerance: float, verdict: str) -> None:
-    scores = (NOISE - NOISE.mean()) / NOISE.std(ddof=1)
+    scores = CENTRED / NOISE.std(ddof=1)
     level = {"kind": "level", "statement": "s", "arm": "a", "published": published, "tolerance": tolerance}
     (finding,) = evaluate(score_results({"a": scores}, [level]))
     assert finding.verdict == verdict
@@ -96,7 +97,7 @@ def test_level(score_results: Make, published: float, tolerance: float, verdict:
 
 
 def test_best_must_be_expected_and_separated(score_results: Make) -> None:
-    scores = {"n=1": NOISE, "n=4": NOISE + 1, "n=4 too": NOISE + 0.999, "n=8": NOISE + NOISE[::-1] + 0.1}
+    scores = {"n=1": NOISE, "n=4": NOISE + 1, "n=4 too": NOISE + 0.999, "n=8": NOISE + CENTRED[::-1] + 0.1}
     best = [{"kind": "best", "statement": "s", "expected": expected} for expected in ("n=4*", "n=1", "n=8")]
     # the two arms that match do not compete; n=8 is noisy, but far below
     findings = evaluate(score_results(scores, best))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -210,11 +211,18 @@ def test_unbiased_estimators_give_the_exact_policy_gradient(estimator: Any) -> N
 
 
 def test_a_biased_critic_biases_the_gradient() -> None:
-    td = make("advantage", "td", gamma=1.0)
-    error = gradient_error(layers(), POLICY, td, REINFORCE, WRONG, 2)
-    assert error.bias > 0.01 and error.cosine < 0.999
+    # δ asks the critic for V(s'): its error e(s') stays, and E Σ_t ∇log π(a_t|s_t) e(s_{t+1}) is what it adds.
+    world, td = layers(), make("advantage", "td", gamma=1.0)
+    error = gradient_error(world, POLICY, td, REINFORCE, WRONG, 2)
+    wrong_by = (world.transition @ ((WRONG - world.state_values(POLICY)) * ~world.terminal))[..., None]
+    taken = (world.occupancy(POLICY)[:, None] * POLICY)[..., None]
+    added = (taken * wrong_by * softmax_scores(POLICY)).sum((0, 1))
+    torch.testing.assert_close(error.expected - error.true, added, rtol=0, atol=1e-15)
+    assert error.bias == pytest.approx(float(added.norm())) and error.bias > 0.001
     assert error.relative_bias == pytest.approx(error.bias / float(error.true.norm()))
-    assert gradient_error(layers(), POLICY, td, REINFORCE, layers().state_values(POLICY), 2).bias < 1e-14
+    along = float(error.expected @ error.true) / float(error.expected.norm() * error.true.norm())
+    assert error.cosine == pytest.approx(along) and error.cosine < 1
+    assert gradient_error(world, POLICY, td, REINFORCE, world.state_values(POLICY), 2).bias < 1e-14
 
 
 def test_the_group_mean_shrinks_the_gradient() -> None:
@@ -251,8 +259,9 @@ def test_mean_and_variance_of_the_gradient_equal_a_loop_over_outcomes() -> None:
 
 def test_large_enumerations_are_summed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = gradient_error(layers(), POLICY, CRITIC_FREE[0], REINFORCE, None, 2)
-    module = __import__("sys").modules["rlhf_lab.worlds.estimator_error"]
-    monkeypatch.setattr(module, "_CHUNK", 30)  # three outcomes at a time, and a rest
+    monkeypatch.setattr(
+        sys.modules["rlhf_lab.worlds.estimator_error"], "_CHUNK", 30
+    )  # three outcomes at a time, and a rest
     parts = gradient_error(layers(), POLICY, CRITIC_FREE[0], REINFORCE, None, 2)
     torch.testing.assert_close(parts.expected, whole.expected)
     assert parts.variance_trace == pytest.approx(whole.variance_trace, rel=1e-12)
@@ -304,8 +313,8 @@ def test_an_action_that_the_policy_never_takes_has_ratio_zero() -> None:
     world, policy = bandit(3, -1), torch.tensor([[1.0, 0], [1, 0]])
     estimator = make("advantage", "v_trace", gamma=1.0, rho_bar=1e9)
     error = gradient_error(world, policy, estimator, REINFORCE, torch.zeros(2), 1, behaviour=torch.full((2, 2), 0.5))
-    assert error.expected.tolist() == [0, 0, 0, 0]  # a saturated softmax has no gradient
-    assert error.variance_trace == 0
+    assert error.expected.tolist() == pytest.approx([0] * 4, abs=1e-300)  # a saturated softmax has no gradient
+    assert error.variance_trace == pytest.approx(0, abs=1e-300)
 
 
 def test_the_proximal_policy_decides_what_is_clipped() -> None:

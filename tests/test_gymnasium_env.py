@@ -4,12 +4,12 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
 from pydantic import ValidationError
-from rlhf_lab_gymnasium import GymnasiumEnvironment
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Size
 from rlhf_lab.types import link_values
+from rlhf_lab_gymnasium import GymnasiumEnvironment
 
 MODES = ["next_step", "same_step", "disabled"]
 
@@ -41,7 +41,7 @@ class Counter(gymnasium.Env):
 
 
 class Target(gymnasium.Env):
-    """One step: the reward is minus the squared distance of the played action [2] to its bounds' upper corner (1, 1)."""
+    """One step: the reward is minus the squared distance of the played action [2] from (1, 1)."""
 
     observation_space = Box(-1, 1, (2, 2), np.float64)
     action_space = Box(-1, 1, (2,), np.float32)

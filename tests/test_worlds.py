@@ -413,15 +413,15 @@ def test_a_tabular_world_is_an_exact_world() -> None:
     [
         ({"transition": torch.ones(4, 2, 4)}, r"transition: expected probabilities that sum to one.*index \[0, 0\]"),
         ({"transition": torch.ones(4, 2, 3)}, r"transition: expected shape \[\*b,s,a,s'\], found shape \[4, 2, 3\]"),
-        ({"reward": torch.zeros(4, 3, 4)}, r"reward: expected \[\*b,4,2,4\], found shape \[4, 3, 4\]"),
+        ({"reward": torch.zeros(4, 3, 4)}, r"reward: expected shape \[\*b,4,2,4\], found shape \[4, 3, 4\]"),
         ({"reward": torch.full((4, 2, 4), math.nan)}, "reward: expected finite numbers"),
         ({"start": torch.tensor([0.5, 0, 0, 0])}, "start: expected sum 1, found 0.5"),
         ({"start": torch.tensor([0.5, 0, 0, 0.5])}, r"start: expected .* 0 at terminal states.*index \[3\]"),
         ({"start": torch.ones(3)}, r"start: expected shape \[4\]"),
-        ({"terminal": torch.zeros(4)}, "terminal: expected bool"),
+        ({"terminal": torch.zeros(4)}, r"terminal: expected a bool mask \[4\]"),
         ({"gamma": 1.5}, r"gamma: expected a number in \[0,1\], found 1.5"),
         ({"legal": torch.zeros(4, 2).bool()}, r"legal: expected a legal action in every state.*index \[0\]"),
-        ({"legal": torch.ones(2, 2).bool()}, r"legal: expected bool \[4,2\]"),
+        ({"legal": torch.ones(2, 2).bool()}, r"legal: expected None or a bool mask \[4,2\]"),
     ],
 )
 def test_bad_tables_are_refused(change: dict[str, object], message: str) -> None:

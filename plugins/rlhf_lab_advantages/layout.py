@@ -57,7 +57,7 @@ def episode_ends(batch: Trajectories) -> Tensor:
 
 
 def episode_labels(batch: Trajectories) -> tuple[Tensor, int]:
-    """Return the episode of each step, int64 ``[runs, steps]`` counted from 0 in each run, and how many labels there are.
+    """Return the episode of each step, int64 ``[runs, steps]`` counted from 0 in each run, and their number.
 
     A step's label is the number of ends before it, so that padding at a row's end takes the label of the next row's
     first episode: clean what stands there.

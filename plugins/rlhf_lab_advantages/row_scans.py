@@ -53,7 +53,7 @@ def v_trace(batch: Trajectories, gamma: float, lam: float, rho_bar: float, c_bar
 
 
 def _call(kernel: Any, batch: Trajectories, fields: list[Tensor], *parameters: float, outputs: int = 2) -> list[Tensor]:
-    """Call ``kernel(terminated, truncated, valid, rewards, *fields, *parameters, *outputs)`` on arrays ``[rows, t]``."""
+    """Call ``kernel(terminated, truncated, valid, rewards, *fields, *parameters, *outputs)``, arrays ``[rows, t]``."""
     rewards = batch.rewards
     dtype = rewards.dtype if rewards.dtype in (torch.float32, torch.float64) else torch.float32
     answers = torch.empty((outputs, *rewards.shape), dtype=dtype).unbind()  # one allocation costs fewer page faults

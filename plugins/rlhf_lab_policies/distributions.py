@@ -48,8 +48,9 @@ class Categorical:
         The sum of all probabilities may fall short of 1 by rounding, so the uniform is scaled to it, which keeps it
         strictly below; an action of probability 0 adds nothing to the sum and so is never the first to exceed it.
         """
-        cumulative = self.action_log_probs.exp().cumsum(dim=-1)
-        return (cumulative <= uniforms[..., None] * cumulative[..., -1:]).sum(dim=-1)
+        cumulative = self.action_log_probs.exp().cumsum(dim=-1, dtype=uniforms.dtype)
+        threshold = uniforms * cumulative[..., -1]
+        return torch.searchsorted(cumulative, threshold[..., None], right=True)[..., 0]
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return log π(a) ``[runs, n]``."""

@@ -22,7 +22,7 @@ __all__ = ["MLP"]
 Activation = Literal["tanh", "relu"]
 Layers = tuple[str, ...]  # names of a network's layers; the last one is its head
 
-_ACTIVATIONS: Final[Mapping[Activation, Callable[[Tensor], Tensor]]] = {"tanh": torch.tanh, "relu": torch.relu}
+_ACTIVATIONS: Final[Mapping[Activation, Callable[[Tensor], Tensor]]] = {"tanh": torch.tanh_, "relu": torch.relu_}
 _HEAD_GAINS: Final = {"actor_head": 0.01, "critic_head": 1.0}
 _HIDDEN_GAIN: Final = math.sqrt(2)
 

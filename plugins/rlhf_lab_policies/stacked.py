@@ -37,9 +37,6 @@ def orthogonal(streams: Streams, inputs: int, outputs: int, gain: float) -> Tens
     Source: Saxe et al. 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks".
     """
     long, short = max(inputs, outputs), min(inputs, outputs)
-    factors = []
-    for normals in streams.normals(0, long, short):  # one by one: each matrix at the start of its own memory
-        q, r = torch.linalg.qr(normals.clone())
-        factors.append(q * r.diagonal().sign())
-    weights = torch.stack(factors)
-    return gain * (weights if inputs >= outputs else weights.transpose(1, 2).contiguous())
+    q, r = torch.linalg.qr(streams.normals(0, long, short))
+    weights = gain * q * r.diagonal(dim1=1, dim2=2).sign()[:, None]
+    return weights if inputs >= outputs else weights.transpose(1, 2).contiguous()

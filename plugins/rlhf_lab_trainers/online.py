@@ -75,6 +75,11 @@ class Online(Trainer):
         """How much one iteration collects; without ``steps`` and ``episodes`` one whole episode."""
         return Size(self.steps, "steps") if self.steps is not None else Size(self.episodes or 1, "episodes")
 
+    @property
+    def reuses(self) -> bool:
+        """Whether a batch is learned from after the policy has moved, so that its samples are no longer the policy's own."""
+        return self.epochs * self.minibatches > 1
+
     def needs(self) -> frozenset[str]:
         """Return what the loop itself reads: the entropy for its bonus."""
         return frozenset({"entropy"}) if self.entropy_coef else frozenset()
@@ -103,7 +108,8 @@ class Online(Trainer):
         """Return pairs of KL estimator and placement whose gradient is wrong, and a critic that nothing trains."""
         found = []
         kl, advantage = components.get("kl"), components.get("advantage")
-        if kl is not None and self.kl_in == "loss" and "loss-gradient" not in kl.claims:
+        gradient = "off-policy-loss-gradient" if self.reuses else "loss-gradient"
+        if kl is not None and self.kl_in == "loss" and gradient not in kl.claims:
             found.append(f"kl {kl.name!r} in the loss: its expected gradient is not that of KL(pi || ref)")
         if kl is not None and self.kl_in == "reward" and "unbiased-value" not in kl.claims:
             found.append(f"kl {kl.name!r} in the reward: its expected value is not KL(pi || ref)")

@@ -13,8 +13,8 @@ from rlhf_lab.training.episodes import EpisodeMeter
 from rlhf_lab.training.minibatches import minibatches
 from rlhf_lab.training.protocols import Evaluation, Setup
 from rlhf_lab.training.samples import Samples
-from rlhf_lab.training.step import GuardedOptimizer, Reduction, apply, as_state, from_state, make_actor, restrict
-from rlhf_lab.types import Loss, PolicyBatch, Trajectories, ValueBatch
+from rlhf_lab.training.step import GuardedOptimizer, Reduction, apply, as_state, call, from_state, make_actor, restrict
+from rlhf_lab.types import Loss, PolicyBatch, Trajectories, ValueBatch, clean
 
 if TYPE_CHECKING:
     from rlhf_lab_trainers.online import Online
@@ -119,24 +119,31 @@ class OnlineLearner:
             if "ref_log_probs" in needs:
                 extra["ref_log_probs"] = evaluation.ref_log_probs
             if in_reward:
-                penalty = _divergence(kl, evaluation).masked_fill(~batch.valid, 0)
+                penalty = _divergence(kl, evaluation, batch.valid)
                 extra["rewards"] = batch.rewards - self.kl_coef.to(penalty)[:, None, None] * penalty
                 observed["kl"] = penalty.flatten(1).sum(1) / batch.valid.flatten(1).sum(1)
         return (replace(batch, **extra) if extra else batch), observed
 
     def _improve(self, batch: _Batch) -> dict[str, Tensor]:
-        """Take ``epochs x minibatches`` optimiser steps and return their metrics, averaged."""
+        """Take ``epochs x minibatches`` optimiser steps and return their metrics, averaged.
+
+        A stateful loss moves on once, after the last epoch and from its metrics: before, the policy has hardly moved.
+        """
         totals: dict[str, Tensor] = {}
-        count = self.options.epochs * self.options.minibatches
-        for samples, steps in self._minibatches(batch):
+        last: dict[str, Tensor] = {}
+        count = self.options.minibatches
+        for update, (samples, steps) in enumerate(self._minibatches(batch)):
             loss, metrics = self._loss(samples, steps)
             metrics["grad_norm"] = self.optimizer.step(loss)
             self.updates += 1
-            if self.loss_state:
-                new = self.components["objective"].next_state(self.loss_state, metrics)
-                self.loss_state = {k: torch.where(self.alive, v, self.loss_state[k]) for k, v in new.items()}
+            if update % count == 0:
+                last = {}
             for name, value in metrics.items():
-                totals[name] = totals.get(name, 0) + value / count
+                last[name] = last.get(name, 0) + value / count
+                totals[name] = totals.get(name, 0) + value / (count * self.options.epochs)
+        if self.loss_state:
+            new = self.components["objective"].next_state(self.loss_state, last)
+            self.loss_state = {k: torch.where(self.alive, v, self.loss_state[k]) for k, v in new.items()}
         return totals
 
     def _minibatches(self, batch: _Batch) -> Iterator[tuple[Samples, Mapping[str, Tensor]]]:
@@ -199,8 +206,8 @@ class OnlineLearner:
         if evaluation.entropy is not None:
             yield "entropy", -options.entropy_coef, Loss(evaluation.entropy.masked_fill(~steps["valid"], 0))
         if "kl" in self.components and options.kl_in == "loss":
-            old_log_probs = steps["old_log_probs"] if options.epochs * options.minibatches > 1 else None
-            penalty = _divergence(self.components["kl"], evaluation, old_log_probs).masked_fill(~steps["valid"], 0)
+            old_log_probs = steps["old_log_probs"] if options.reuses else None
+            penalty = _divergence(self.components["kl"], evaluation, steps["valid"], old_log_probs)
             yield "kl", self.kl_coef.to(penalty), Loss(penalty)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -226,16 +233,17 @@ class OnlineLearner:
         self.iteration, self.updates = state["counters"].tolist()
 
 
-def _divergence(kl: Any, evaluation: Evaluation, old_log_probs: Tensor | None = None) -> Tensor:
-    """Return the per-step KL to the reference, from actions' or whole distributions' log-probabilities."""
-    if kl.distributions:
-        answer: Tensor = kl(evaluation.action_log_probs, evaluation.ref_action_log_probs, old_log_probs=old_log_probs)
-    else:
-        answer = kl(evaluation.log_probs, evaluation.ref_log_probs, old_log_probs=old_log_probs)
-    return answer
+def _divergence(kl: Any, evaluation: Evaluation, valid: Tensor, old_log_probs: Tensor | None = None) -> Tensor:
+    """Return the per-step KL to the reference, 0 where not valid, from actions' or whole distributions' log-probabilities."""
+    names = ("action_log_probs", "ref_action_log_probs") if kl.distributions else ("log_probs", "ref_log_probs")
+    mask = valid[..., None] if kl.distributions else valid
+    policy, reference = (clean(getattr(evaluation, name), mask) for name in names)
+    old = None if old_log_probs is None else clean(old_log_probs, valid)
+    penalty: Tensor = call(kl, policy, reference, old_log_probs=old)
+    return penalty
 
 
 def _controlled(controller: Any, coefficient: Tensor, observed: Tensor, alive: Tensor) -> Tensor:
     """Return the next coefficient ``[runs]``; a frozen run keeps its own."""
     observed = torch.where(alive, observed, 0).to(coefficient)
-    return torch.where(alive, controller(coefficient, observed), coefficient)
+    return torch.where(alive, call(controller, coefficient, observed), coefficient)

@@ -19,7 +19,7 @@ from rlhf_lab.study import measures
 from rlhf_lab.study.arms import Arm, expand
 from rlhf_lab.study.provenance import provenance
 from rlhf_lab.study.report.page import write_report
-from rlhf_lab.study.results import ArmResult, Results
+from rlhf_lab.study.results import ArmResult, Results, scored
 from rlhf_lab.study.runner import run_arm
 from rlhf_lab.study.schema import Study
 from rlhf_lab.study.store import Store
@@ -81,8 +81,10 @@ def compare(
                 warnings=tuple(warnings),
                 progress=partial(watch, arm.name, number, len(arms)),
             )
+            for score in study.scores.values() if result.curves else ():
+                result.score(score)  # a score that names no metric is refused after the first arm, not after the last
             finished.append(result)
-    results = Results(name, study, tuple(finished), about, directory=str(out) if out is not None else "")
+    results = Results(name, scored(study, finished), tuple(finished), about, directory=str(out) if out is not None else "")
     if out is not None:
         write_report(results, Path(out))
     return results

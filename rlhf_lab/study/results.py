@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,20 @@ class ArmResult:
         value = np.where(defined, part, 0).sum(axis=0) / np.maximum(count, 1)
         failed = self.failed if len(self.failed) else np.zeros(len(self.seeds), dtype=np.bool_)
         return np.where(failed | (count == 0), np.nan, value)
+
+
+USUAL_SCORES: Final = ("exact_return", "episode_return", "value_error")
+
+
+def scored(study: Study, arms: Iterable[ArmResult]) -> Study:
+    """Return the study; where it names no score, with the last point of the usual metrics that every arm has."""
+    if study.scores:
+        return study
+    common = [set(arm.curves) for arm in arms]
+    metrics = [metric for metric in USUAL_SCORES if common and all(metric in names for names in common)]
+    better: dict[str, Literal["higher", "lower"]] = {"value_error": "lower"}
+    scores = {metric: Score(metric=metric, better=better.get(metric, "higher")) for metric in metrics}
+    return study.model_copy(update={"scores": scores})
 
 
 @dataclass(frozen=True)

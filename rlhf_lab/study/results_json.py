@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from rlhf_lab.errors import LabError
-from rlhf_lab.study.conclusions import evaluate
+from rlhf_lab.study.conclusions import Finding, evaluate
 from rlhf_lab.study.results import ArmResult, Array, Results
 from rlhf_lab.study.schema import Study
 
@@ -25,13 +25,15 @@ __all__ = ["results_from_json", "results_to_json"]
 FORMAT: Final = 1
 
 
-def results_to_json(results: Results) -> str:
-    """Write results as JSON; equal results give equal text."""
+def results_to_json(results: Results, findings: list[Finding] | None = None) -> str:
+    """Write results as JSON; equal results give equal text. ``findings`` saves judging the conclusions again."""
     return json.dumps(
         {
             "format": FORMAT,
             "name": results.name,
-            "conclusions": [_plain(asdict(finding)) for finding in evaluate(results)],
+            "conclusions": [
+                _plain(asdict(finding)) for finding in (evaluate(results) if findings is None else findings)
+            ],
             "warnings": list(results.warnings),
             "provenance": _plain(results.provenance),
             "study": _plain(results.study.model_dump(mode="json")),

@@ -77,7 +77,7 @@ def run_arm(
             curves |= recorder.curves()
             x |= recorder.axes()
             failed, references = ~recorder.alive, recorder.references
-    except BatchError as error:
+    except (BatchError, LabError) as error:
         raise LabError(f"arm {arm.name!r}: {error}") from None
     result = ArmResult(
         name=arm.name,

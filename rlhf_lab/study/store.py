@@ -13,17 +13,17 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from rlhf_lab.errors import LabError
-from rlhf_lab.study.results import ArmResult, Results
+from rlhf_lab.study.results import ArmResult, Results, scored
 from rlhf_lab.study.schema import Study
 
 __all__ = ["Checkpoint", "Store", "fingerprint"]
@@ -49,7 +49,7 @@ class Store:
         path = self.directory / "study.json"
         resolved = {"name": name, "study": json.loads(json.dumps(study, default=str))}
         if path.exists():
-            held = self._read_json(path)
+            held = self._read_json(path, "name", "study")
             if held != resolved:
                 raise LabError(
                     f"{self.directory} holds another study ({_difference(held, resolved)} differs). "
@@ -100,7 +100,7 @@ class Store:
             "seconds": arm.seconds,
         }
         self._write(self.arms / f"{_slug(arm.name)}.safetensors", arrays, meta)
-        (self.arms / f"{_slug(arm.name)}.checkpoint.safetensors").unlink(missing_ok=True)
+        self._guard(lambda: (self.arms / f"{_slug(arm.name)}.checkpoint.safetensors").unlink(missing_ok=True))
 
     def checkpoint(self, arm: str) -> Checkpoint | None:
         """Return an unfinished arm's arrays and metadata, or None."""
@@ -115,20 +115,23 @@ class Store:
         path = self.directory / "study.json"
         if not path.exists():
             raise LabError(f"{self.directory} is no run directory: it has no study.json")
-        held = self._read_json(path)
-        study = Study.model_validate(held["study"])
-        provenance = self._read_json(self.directory / "provenance.json")
+        held = self._read_json(path, "name", "study")
+        try:
+            study = Study.model_validate(held["study"])
+        except ValidationError:
+            raise LabError(f"{path} holds a study that this version cannot read; run it again elsewhere") from None
+        provenance = self._read_json(self.directory / "provenance.json", "arms")
         arms = [arm for name in provenance["arms"] if (arm := self.result(name)) is not None]
         lacking = len(provenance["arms"]) - len(arms)
         warnings = (f"{lacking} of {len(provenance['arms'])} arms are not finished",) if lacking else ()
-        return Results(held["name"], study, tuple(arms), provenance, warnings, str(self.directory))
+        return Results(held["name"], scored(study, arms), tuple(arms), provenance, warnings, str(self.directory))
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a text file atomically."""
         self._guard(lambda: _replace(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8")))
 
     def _write(self, path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) -> None:
-        plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         text = {"json": json.dumps(meta, default=str)}
         self._guard(lambda: _replace(path, lambda temporary: save_file(plain, temporary, metadata=text)))
 
@@ -142,11 +145,15 @@ class Store:
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise LabError(f"{path} is damaged ({error}); remove it, and its arm runs anew") from None
 
-    def _read_json(self, path: Path) -> Any:
+    def _read_json(self, path: Path, *keys: str) -> dict[str, Any]:
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            lacking = [key for key in keys if key not in data]
+            if lacking:
+                raise ValueError(f"it has no {lacking[0]!r}")
+        except (OSError, ValueError, TypeError) as error:
             raise LabError(f"{path} is damaged ({error}); remove the directory and run again") from None
+        return data
 
     def _guard(self, action: Callable[[], Any]) -> None:
         try:
@@ -161,22 +168,21 @@ class Store:
 def _replace(path: Path, write: Callable[[str], Any]) -> None:
     """Write beside ``path``, then rename: a reader sees the old file or the new one, never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(temporary)
-        with open(temporary, "rb") as file:  # noqa: PTH123 - a handle to flush to the disk
+        write(str(temporary))
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def _slug(name: str) -> str:
-    """Return a file name for an arm; a digest keeps names apart that differ only in odd characters."""
-    plain = re.sub(r"[^A-Za-z0-9.=_-]+", "-", name).strip("-")
-    return plain if plain == name else f"{plain[:80]}-{fingerprint(name)}"
+    """Return a file name for an arm; a digest keeps names apart that differ only in odd characters or far behind."""
+    plain = re.sub(r"[^A-Za-z0-9.=_-]+", "-", name).strip("-")[:80]
+    return plain if plain == name else f"{plain}-{fingerprint(name)}"
 
 
 def _difference(a: Any, b: Any, path: str = "") -> str:

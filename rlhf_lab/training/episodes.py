@@ -37,7 +37,7 @@ def _count(rewards: Any, ends: Any, valid: Any, carry: Any, totals: Any) -> None
 
 
 class EpisodeMeter:
-    """Counts steps and episodes per run and averages the undiscounted returns of the episodes that end in each batch."""
+    """Counts steps and episodes per run, and averages the undiscounted returns of the episodes that end in a batch."""
 
     def __init__(self, runs: int) -> None:
         self.steps = torch.zeros(runs, dtype=torch.float64)
@@ -46,7 +46,7 @@ class EpisodeMeter:
         self._carry = np.zeros((runs, 0, 2))
 
     def add(self, batch: Trajectories) -> dict[str, Tensor]:
-        """Count ``batch [runs, rows, t]``; return ``episode_return`` and ``episode_length``, NaN where no episode ended.
+        """Count ``batch [runs, rows, t]``; return ``episode_return`` and ``episode_length``, NaN where no episode ends.
 
         A row continues the previous batch's row where the number of rows is the same.
         """
@@ -73,5 +73,5 @@ class EpisodeMeter:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` returned."""
-        self.steps, self.episodes, self.scores = state["steps"], state["episodes"], state["scores"]
+        self.steps, self.episodes, self.scores = (state[k].clone() for k in ("steps", "episodes", "scores"))
         self._carry = state["carry"].numpy().copy()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
-from rlhf_lab.training.samples import Samples, take_rows
+from rlhf_lab.training.samples import Samples, taker
 
 __all__ = ["minibatches"]
 
@@ -43,20 +43,20 @@ def minibatches(
     for epoch in range(epochs):
         order = streams.permutations(first + epoch, units)
         for part in order.tensor_split(count, dim=1):
-            index = take_rows(members, part).flatten(1)
-            yield samples.select(index), {name: take_rows(x, index) for name, x in steps.items()}
+            index = taker(part, units)(members).flatten(1)
+            take = taker(index, rows)
+            yield samples.select(index), {name: take(x) for name, x in steps.items()}
 
 
 def _groups(group_ids: Tensor | None) -> Tensor:
     """Return ``[runs, groups, size]``: the rows of each group."""
     if group_ids is None:
         raise LabError("a loss of scope 'group' needs group_ids, which neither environment nor trainer gives")
-    order = group_ids.argsort(dim=-1, stable=True)
-    ordered = group_ids.gather(-1, order)
-    sizes = torch.unique_consecutive(ordered[0], return_counts=True)[1]
-    size = int(sizes[0])
     runs, rows = group_ids.shape
-    blocks = ordered.view(runs, -1, size) if rows % size == 0 else None
-    if blocks is None or bool((blocks != blocks[..., :1]).any()) or bool((sizes != size).any()):
+    order = group_ids.argsort(dim=-1, stable=True)
+    new = group_ids.gather(-1, order).diff(dim=-1) != 0  # [runs, rows - 1] where the next group begins
+    size = int(new[0].nonzero()[0]) + 1 if bool(new[0].any()) else rows
+    due = torch.arange(1, rows, device=new.device) % size == 0
+    if rows % size or bool((new != due).any()):
         raise LabError("minibatches of whole groups need groups of one size; use minibatches: 1")
     return order.view(runs, -1, size)

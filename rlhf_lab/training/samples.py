@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
@@ -10,22 +11,33 @@ from torch import Tensor
 
 from rlhf_lab.types import Trajectories
 
-__all__ = ["Samples", "take_rows"]
+__all__ = ["Samples", "taker", "unchecked"]
 
 
-def take_rows(x: Tensor, index: Tensor) -> Tensor:
-    """Return rows ``index [runs, m]`` of ``x [runs, rows, ...]``, each run from its own rows: ``[runs, m, ...]``."""
-    runs, rows = x.shape[:2]
-    offsets = torch.arange(runs, device=x.device)[:, None] * rows
-    return x.reshape(runs * rows, *x.shape[2:])[(index + offsets).flatten()].reshape(*index.shape, *x.shape[2:])
+def taker(index: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
+    """Return a function that takes rows ``index [runs, m]`` of any ``x [runs, rows, ...]``, each run from its own."""
+    flat = (index + rows * torch.arange(index.shape[0], device=index.device)[:, None]).flatten()
+
+    def take(x: Tensor) -> Tensor:
+        return x.flatten(0, 1).index_select(0, flat.to(x.device)).view(*index.shape, *x.shape[2:])
+
+    return take
+
+
+def unchecked(batch: Trajectories, changes: Mapping[str, Tensor | None]) -> Trajectories:
+    """Return the batch with other fields and without a second check, for changes that cannot break its contract."""
+    changed = copy.copy(batch)
+    for name, value in changes.items():
+        object.__setattr__(changed, name, value)
+    return changed
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Trajectories ``[runs, rows, t]`` and the actor's ``inputs``, tensors ``[runs, rows, ...]`` that the loop never reads.
+    """Trajectories ``[runs, rows, t]`` and the actor's ``inputs``, tensors ``[runs, rows, ...]`` unread by the loop.
 
-    ``stepwise`` says that every input is ``[runs, rows, t, ...]`` and its steps can be told apart (not so for a transformer,
-    which needs the whole row).
+    ``stepwise`` says that every input is ``[runs, rows, t, ...]`` and its steps can be told apart (not so for a
+    transformer, which needs the whole row).
     """
 
     trajectories: Trajectories
@@ -34,7 +46,8 @@ class Samples:
 
     def select(self, index: Tensor) -> Samples:
         """Return the rows ``index [runs, m]``, each run from its own rows."""
-        return self._map(lambda name, x: take_rows(x, index))
+        take = taker(index, self.trajectories.rewards.shape[1])
+        return self._map(lambda name, x: take(x))
 
     def as_steps(self) -> Samples:
         """Return the same steps as rows of length one: ``[runs, rows * t, 1]``. Needs ``stepwise``."""
@@ -49,8 +62,6 @@ class Samples:
 
     def _map(self, change: Callable[[str, Tensor], Tensor]) -> Samples:
         found = {f.name: getattr(self.trajectories, f.name) for f in fields(self.trajectories)}
-        return Samples(
-            Trajectories(**{name: change(name, x) for name, x in found.items() if x is not None}),
-            {name: change("", x) for name, x in self.inputs.items()},
-            self.stepwise,
-        )
+        changed = {name: change(name, x) for name, x in found.items() if x is not None}
+        inputs = {name: change("", x) for name, x in self.inputs.items()}
+        return Samples(unchecked(self.trajectories, changed), inputs, self.stepwise)

@@ -1,13 +1,14 @@
-"""From a component's per-step loss to one optimiser step per run: aggregation, clipping, and freezing of diverged runs.
+"""From a component's per-step loss to one optimiser step per run: aggregation, clipping, freezing of diverged runs.
 
-Runs never mix: every parameter has a leading run axis, the summed loss has one term per run, and norms are taken per run.
+Runs never mix: every parameter has a leading run axis, the summed loss has one term per run, norms are taken per run.
 """
 
 from __future__ import annotations
 
-import copy
+import traceback
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 from rlhf_lab.components import Aggregation, Component
 from rlhf_lab.errors import LabError
 from rlhf_lab.training.protocols import Actor, Setup, Spaces
-from rlhf_lab.types import Loss, Trajectories
+from rlhf_lab.training.samples import unchecked
+from rlhf_lab.types import BatchError, Loss, Trajectories
 
-__all__ = ["GuardedOptimizer", "Reduction", "apply", "as_state", "from_state", "make_actor", "per_run", "restrict"]
+__all__ = ["GuardedOptimizer", "Reduction", "apply", "as_state", "call", "from_state", "make_actor", "per_run", "restrict"]
 
 DIVERGED: Final = 1e12  # a weight beyond this overflows float32 two products later; such a run is frozen, not averaged
 
@@ -26,22 +28,31 @@ DIVERGED: Final = 1e12  # a weight beyond this overflows float32 two products la
 def restrict(batch: Trajectories, component: Component) -> Trajectories:
     """Return the batch with None for every optional field that the component does not need."""
     needs = component.needs()
-    unneeded = [f.name for f in fields(batch) if f.default is None and f.name not in needs]
-    restricted = copy.copy(batch)  # no second check: leaving fields out cannot break the contract
-    for name in unneeded:
-        object.__setattr__(restricted, name, None)
-    return restricted
+    return unchecked(batch, {f.name: None for f in fields(batch) if f.default is None and f.name not in needs})
 
 
-def apply(component: Any, *batches: Any) -> Any:
+def call(component: Component, *arguments: Any, **options: Any) -> Any:
+    """Call a component; whatever it raises becomes a ``LabError`` that names the component and the line of its file."""
+    try:
+        return component(*arguments, **options)  # type: ignore[operator] - every role that does math is callable
+    except Exception as error:
+        who = f"{component.role} {component.name!r}"
+        if isinstance(error, BatchError | LabError):
+            raise LabError(f"{who}: {error}") from error
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        raise LabError(f"{who} raised {type(error).__name__}: {error} ({place})") from error
+
+
+def apply(component: Component, *batches: Any) -> Any:
     """Call a component on stacked batches: at once where it may see several runs, else run by run.
 
     A component of scope group or batch that is not ``stacked`` must see one run's data per call.
     """
     if component.stacked or component.scope in ("step", "item", "episode"):
-        return component(*batches)
+        return call(component, *batches)
     runs = getattr(batches[0], fields(batches[0])[0].name).shape[0]
-    answers = [component(*(_one_run(batch, run) for batch in batches)) for run in range(runs)]
+    answers = [call(component, *(_one_run(batch, run) for batch in batches)) for run in range(runs)]
     names = [f.name for f in fields(answers[0])]
     return type(answers[0])(**{name: _stack([getattr(answer, name) for answer in answers]) for name in names})
 
@@ -91,7 +102,7 @@ def from_state(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def per_run(x: Tensor) -> Tensor:
     """Return ``[runs]`` sums of ``x [runs, ...]``."""
-    return x.flatten(1).sum(1)
+    return x.reshape(x.shape[0], -1).sum(1)
 
 
 class Reduction:
@@ -118,7 +129,7 @@ class Reduction:
         return per_run(weights * loss.values), metrics
 
     def _normalised(self, counted: Tensor, dtype: torch.dtype) -> Tensor:
-        answer = self.aggregation(counted, self.ends)
+        answer = call(self.aggregation, counted, self.ends)
         total = per_run(answer.total).clamp(min=torch.finfo(torch.float32).tiny)
         return (answer.weights / total.view(-1, *[1] * (counted.ndim - 1))).to(dtype)
 
@@ -146,7 +157,7 @@ class GuardedOptimizer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.sum().backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
+        squares = torch.stack([per_run(g.square()) for g in gradients]).sum(0)
         norms = squares.sqrt()
         self.alive &= squares.isfinite() & loss.detach().isfinite()
         frozen = None if bool(self.alive.all()) else [p.detach().clone() for p in self.parameters]
@@ -154,6 +165,9 @@ class GuardedOptimizer:
             scale = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
             for gradient in gradients:
                 gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
+        if frozen is not None:
+            for gradient in gradients:
+                gradient[~self.alive] = 0  # no NaN enters the optimiser's moments
         self.optimizer.step()
         if frozen is not None:
             self._restore(frozen)
@@ -161,7 +175,8 @@ class GuardedOptimizer:
 
     def check_weights(self, before: list[Tensor]) -> None:
         """Freeze the runs whose weights left the finite range, at the weights ``before`` (from ``snapshot``)."""
-        largest = torch.stack([p.detach().flatten(1).abs().amax(1) for p in self.parameters]).amax(0)
+        runs = len(self.alive)
+        largest = torch.stack([p.detach().reshape(runs, -1).abs().amax(1) for p in self.parameters]).amax(0)
         sound = largest <= DIVERGED  # False for NaN
         if not bool(sound.all()):
             self.alive &= sound
@@ -187,8 +202,8 @@ class GuardedOptimizer:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` returned."""
-        self.alive = state["alive"]
+        self.alive = state["alive"].clone()
         for key, value in state.items():
             index, _, name = key.partition(".")
             if name:
-                self.optimizer.state[self.parameters[int(index)]][name] = value
+                self.optimizer.state[self.parameters[int(index)]][name] = value.clone()

@@ -46,37 +46,35 @@ class TabularMDP:
     def __post_init__(self) -> None:
         for name in ("transition", "reward", "start"):
             object.__setattr__(self, name, torch.as_tensor(getattr(self, name)).to(torch.float64))
-        for name in ("transition", "reward"):
-            table = getattr(self, name)
-            _demand(table.ndim >= 3 and table.shape[-1] == table.shape[-3], name, "shape [*b,s,a,s']", table)
-            _demand(bool(table.isfinite().all()), name, "finite numbers", "NaN or infinity")
-        states, actions = self.transition.shape[-3:-1]
-        _demand(
-            self.reward.shape[-3:] == self.transition.shape[-3:],
-            "reward",
-            f"[*b,{states},{actions},{states}]",
-            self.reward,
-        )
-        _demand(self.start.shape == (states,), "start", f"shape [{states}]", self.start)
-        _demand(
-            self.terminal.shape == (states,) and self.terminal.dtype == torch.bool,
-            "terminal",
-            f"bool [{states}]",
-            self.terminal,
-        )
-        mask = self._legal
-        _demand(
-            mask.shape == (states, actions) and mask.dtype == torch.bool, "legal", f"bool [{states},{actions}]", mask
-        )
+        self._check_shapes()
+        self._check_numbers()
+
+    def _check_shapes(self) -> None:
+        table = self.transition
+        _demand(table.ndim >= 3 and table.shape[-1] == table.shape[-3], "transition", "shape [*b,s,a,s']", table)
+        states, actions = table.shape[-3:-1]
+        due = {
+            "reward": (self.reward.shape[-3:] == table.shape[-3:], f"shape [*b,{states},{actions},{states}]"),
+            "start": (self.start.shape == (states,), f"shape [{states}]"),
+            "terminal": (_is_mask(self.terminal, states), f"a bool mask [{states}]"),
+            "legal": (_is_mask(self._legal, states, actions), f"None or a bool mask [{states},{actions}]"),
+        }
+        for name, (ok, what) in due.items():
+            _demand(ok, name, what, getattr(self, name))
+
+    def _check_numbers(self) -> None:
         _demand(0 <= self.gamma <= 1, "gamma", "a number in [0,1]", self.gamma)
-        off = (self.transition.sum(-1) - 1).abs() > _TABLE_TOLERANCE
-        off = (off | (self.transition < 0).any(-1)) & mask & ~self.terminal[:, None]
-        _demand(not bool(off.any()), "transition", "probabilities that sum to one over s'", off)
+        for name in ("transition", "reward"):
+            _demand_nowhere(~getattr(self, name).isfinite(), name, "finite numbers")
+        off = ((self.transition.sum(-1) - 1).abs() > _TABLE_TOLERANCE) | (self.transition < 0).any(-1)
+        off &= self._legal & ~self.terminal[:, None]
+        _demand_nowhere(off, "transition", "probabilities that sum to one over s'")
         off = (self.start < 0) | (self.terminal & (self.start != 0))
-        _demand(not bool(off.any()), "start", "probabilities, 0 at terminal states", off)
-        _demand(abs(float(self.start.sum()) - 1) <= _TABLE_TOLERANCE, "start", "sum 1", float(self.start.sum()))
-        off = ~self.terminal & ~mask.any(-1)
-        _demand(not bool(off.any()), "legal", "a legal action in every state that is not terminal", off)
+        _demand_nowhere(off, "start", "probabilities, 0 at terminal states")
+        total = float(self.start.sum())
+        _demand(abs(total - 1) <= _TABLE_TOLERANCE, "start", "sum 1", total)
+        off = ~self.terminal & ~self._legal.any(-1)
+        _demand_nowhere(off, "legal", "a legal action in every state that is not terminal")
 
     @classmethod
     def from_gymnasium(
@@ -189,20 +187,21 @@ class TabularMDP:
         policy = policy.to(torch.float64).masked_fill(self.terminal[:, None], 0)
         total = policy.sum(-1).masked_fill(self.terminal, 1)
         off = ~((total - 1).abs() <= _POLICY_TOLERANCE) | (policy < 0).any(-1)
-        _demand(not bool(off.any()), "policy", "probabilities that sum to one over actions", off)
-        off = (policy > 0) & ~self._legal
-        _demand(not bool(off.any()), "policy", "probability 0 for illegal actions", off)
+        _demand_nowhere(off, "policy", "probabilities that sum to one over actions")
+        _demand_nowhere((policy > 0) & ~self._legal, "policy", "probability 0 for illegal actions")
         return policy / total[..., None]
 
 
+def _is_mask(x: Tensor, *shape: int) -> bool:
+    return x.shape == shape and x.dtype == torch.bool
+
+
 def _demand(ok: bool, name: str, due: str, found: object) -> None:
-    """Raise ``WorldError`` where not ``ok``; a bool tensor that was found shows where."""
-    if ok:
-        return
-    if isinstance(found, Tensor):
-        marked = found.nonzero() if found.dtype == torch.bool else found.new_empty(0)
-        place = (
-            f"an offence at index {marked[0].tolist()}" if len(marked) else f"shape {list(found.shape)} {found.dtype}"
-        )
-        found = place
-    raise WorldError(f"{name}: expected {due}, found {found}")
+    if not ok:
+        what = f"shape {list(found.shape)} {found.dtype}" if isinstance(found, Tensor) else repr(found)
+        raise WorldError(f"{name}: expected {due}, found {what}")
+
+
+def _demand_nowhere(off: Tensor, name: str, due: str) -> None:
+    if bool(off.any()):
+        raise WorldError(f"{name}: expected {due}, found otherwise at index {off.nonzero()[0].tolist()}")

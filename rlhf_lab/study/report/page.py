@@ -37,16 +37,17 @@ def write_report(results: Results, directory: Path) -> Path:
     """
     store = Store(directory)
     page = directory / "report.html"
-    store.write_text(directory / "results.json", results_to_json(results))
+    findings = evaluate(results)
+    store.write_text(directory / "results.json", results_to_json(results, findings))
     store.write_text(directory / "scores.csv", _csv(_score_rows(results)))
     store.write_text(directory / "curves.csv", _csv(_curve_rows(results)))
-    store.write_text(page, report_html(results))
+    store.write_text(page, report_html(results, findings))
     return page
 
 
-def report_html(results: Results) -> str:
-    """Return the whole page: self-contained, no script, no network."""
-    findings = evaluate(results)
+def report_html(results: Results, findings: list[Finding] | None = None) -> str:
+    """Return the whole page: self-contained, no script, no network. ``findings`` saves judging conclusions again."""
+    findings = evaluate(results) if findings is None else findings
     tables = score_tables(results)
     paths, rows = differences(results.arms)
     order = [arm.name for arm in results.arms]

@@ -1,0 +1,110 @@
+"""A run that is killed anywhere goes on with the same command and ends with the same numbers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rlhf_lab
+from rlhf_lab.study import runner
+from rlhf_lab.study.store import Store
+
+STUDY = {
+    "title": "resume",
+    "spec": {
+        "environment": {"name": "random_walk", "states": 3},
+        "policy": {"name": "tabular_softmax", "critic": True},
+        "trainer": {"name": "online", "envs": 2, "steps": 8, "epochs": 2, "minibatches": 2},
+        "advantage": "gae",
+        "objective": "ppo_clip",
+        "value": "mse",
+        "optimizer": {"name": "adam", "lr": 0.05, "schedule": "linear"},
+        "gamma": 0.9,
+        "budget": {"iterations": 60},
+        "record_every": 3,
+    },
+    "arms": {"a": {}, "b": {"advantage": "td"}},
+    "seeds": 2,
+    "scores": {"last": {"metric": "exact_return"}},
+}
+
+
+def curves(results) -> dict[str, np.ndarray]:
+    return {f"{arm.name}/{name}": curve for arm in results.arms for name, curve in arm.curves.items()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict[str, np.ndarray]:
+    return curves(rlhf_lab.compare(STUDY))
+
+
+def assert_same(results, expected) -> None:
+    found = curves(results)
+    assert found.keys() == expected.keys()
+    for name, curve in found.items():
+        np.testing.assert_array_equal(curve, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("stop_at", [1, 20, 47])
+def test_interrupted_between_iterations_and_resumed(tmp_path, monkeypatch, uninterrupted, stop_at):
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
+    calls = 0
+
+    def interrupt(arm: str, number: int, total: int, fraction: float) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rlhf_lab.compare(STUDY, out=tmp_path, watch=interrupt)
+    assert_same(rlhf_lab.compare(STUDY, out=tmp_path), uninterrupted)
+
+
+def test_killed_and_resumed(tmp_path, uninterrupted):
+    code = (
+        "import json, sys, rlhf_lab; from rlhf_lab.study import runner; runner.CHECKPOINT_SECONDS = 0.0\n"
+        "rlhf_lab.compare(json.loads(sys.argv[1]), out=sys.argv[2])"
+    )
+    import json
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(STUDY), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not list(Path(tmp_path).glob("arms/*.checkpoint.safetensors")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert_same(rlhf_lab.compare(STUDY, out=tmp_path), uninterrupted)
+
+
+def test_a_finished_study_is_read_not_run(tmp_path, uninterrupted):
+    rlhf_lab.compare(STUDY, out=tmp_path)
+    touched = {path: path.stat().st_mtime_ns for path in tmp_path.glob("arms/*")}
+    assert_same(rlhf_lab.compare(STUDY, out=tmp_path), uninterrupted)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("arms/*")} == touched
+
+
+def test_a_full_disk_keeps_what_was_finished(tmp_path, monkeypatch):
+    from rlhf_lab.errors import LabError
+    from rlhf_lab.study import store
+
+    save = store.save_file
+
+    def full(tensors, path, metadata=None):
+        if '"name": "b"' in metadata["json"]:
+            raise OSError(28, "No space left on device")
+        save(tensors, path, metadata=metadata)
+
+    monkeypatch.setattr(store, "save_file", full)
+    with pytest.raises(LabError, match=r"No space left on device.*What was finished before is kept"):
+        rlhf_lab.compare(STUDY, out=tmp_path)
+    assert Store(tmp_path).result("a") is not None
+    assert [path.name for path in tmp_path.glob("arms/*")] == ["a.safetensors"]
