@@ -314,7 +314,7 @@ class Slot:
         )
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
-        return {"$ref": f"#/$defs/{self.role}"}
+        return {"x-role": self.role}  # what it may hold is known to a registry only; see ``rlhf_lab.schema``
 
     def _validate(self, value: Any, info: ValidationInfo) -> Component:
         if isinstance(value, Component):

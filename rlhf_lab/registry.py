@@ -283,7 +283,7 @@ def _check(module: ModuleType) -> None:
         raise LabError(f"{name!r} lacks the @hookimpl decorator, so it would never be called; import it from rlhf_lab")
     if not marked:
         raise LabError(f"has no hook. Possible: {', '.join(sorted(hooks))}")
-    _manager().register(module)  # pluggy checks the arguments; a manager that is thrown away keeps nothing of a bad plugin
+    _manager().register(module)  # pluggy checks the arguments, here where nothing of a bad plugin is kept
 
 
 def _contents(module: ModuleType, hook: str) -> list[Any]:

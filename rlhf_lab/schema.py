@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from typing import Any, Final, Literal
 
 from rlhf_lab.components import Component
 from rlhf_lab.registry import Registry
@@ -13,30 +11,28 @@ from rlhf_lab.study.schema import Study
 
 __all__ = ["json_schema"]
 
-
-class _Generator(GenerateJsonSchema):
-    """Leaves references to roles alone; they are defined from the registry afterwards."""
-
-    def get_schema_from_definitions(self, json_ref: Any) -> JsonSchemaValue | None:
-        try:
-            return super().get_schema_from_definitions(json_ref)
-        except KeyError:
-            return None
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema(registry: Registry, what: Literal["study", "run"]) -> dict[str, Any]:
-    """Return the schema of a run spec, or of a study whose ``spec`` is one with nothing required."""
+    """Return the schema of a run spec, or of a study whose ``spec`` is one with nothing required.
+
+    A run may be a chain: with ``stages``, each a mapping of overrides, nothing is required of the common spec.
+    """
     run = _of(RunSpec)
     definitions: dict[str, Any] = run.pop("$defs", {})
     for role in sorted({"environment", "policy", "trainer", *COMPOSED, *registry.roles()}):
         definitions[role] = _role(registry, role, definitions)
+    common = {key: value for key, value in run.items() if key != "required"}
     if what == "run":
-        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **run, "$defs": definitions}
+        stages = {"type": "object", "additionalProperties": {"type": "object"}, "description": "overrides by stage"}
+        chain = {**common, "properties": {**run["properties"], "stages": stages}, "required": ["stages"]}
+        return {"$schema": DIALECT, "anyOf": [run, chain], "$defs": definitions}
     study = _of(Study)
     definitions |= study.pop("$defs", {})
-    definitions["spec"] = {key: value for key, value in run.items() if key != "required"}
+    definitions["spec"] = common
     study["properties"]["spec"] = {"$ref": "#/$defs/spec"}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **study, "$defs": definitions}
+    return {"$schema": DIALECT, **study, "$defs": definitions}
 
 
 def _role(registry: Registry, role: str, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -59,5 +55,15 @@ def _component(component: type[Component], definitions: dict[str, Any]) -> dict[
 
 
 def _of(model: type[Any]) -> dict[str, Any]:
-    schema: dict[str, Any] = model.model_json_schema(schema_generator=_Generator, mode="validation")
+    schema: dict[str, Any] = _linked(model.model_json_schema())
     return schema
+
+
+def _linked(schema: Any) -> Any:
+    """Return the schema in which every slot refers to its role's definition."""
+    if isinstance(schema, list):
+        return [_linked(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    linked = {key: _linked(value) for key, value in schema.items() if key != "x-role"}
+    return linked | {"$ref": f"#/$defs/{schema['x-role']}"} if "x-role" in schema else linked

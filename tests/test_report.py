@@ -49,9 +49,10 @@ def test_report_loads_nothing(learning_results: Make) -> None:
 
 
 def test_ids_of_the_page_are_unique(trade_off_results: Make) -> None:
-    ids = re.findall(r'\bid="([^"]+)"', report_html(trade_off_results()))
+    page = report_html(trade_off_results())
+    ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
-    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', report_html(trade_off_results())))
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', page))
     assert used <= set(ids)
 
 

@@ -270,8 +270,8 @@ def test_a_budget_has_one_unit(registry: Registry) -> None:
 
 def test_what_a_component_needs_and_nobody_gives_is_refused(registry: Registry) -> None:
     assert refused(registry, {"advantage": "strange"}) == (
-        "advantage: 'strange' needs score_norms, which neither environment 'world' nor policy 'table' nor trainer 'loop' "
-        "provides as configured. No registered component provides it."
+        "advantage: 'strange' needs score_norms, which neither environment 'world' nor policy 'table' "
+        "nor trainer 'loop' provides as configured. No registered component provides it."
     )
 
 
@@ -348,7 +348,8 @@ def test_another_gamma_in_a_component_stays_and_warns(registry: Registry) -> Non
     spec, warnings = make_spec(data, registry)
     assert spec.advantage.gamma == 0.9
     assert warnings == [
-        "advantage 'gae' has gamma 0.9, but the spec's is 0.5; set gamma once, at the top of the spec, unless this is meant"
+        "advantage 'gae' has gamma 0.9, but the spec's is 0.5; "
+        "set gamma once, at the top of the spec, unless this is meant"
     ]
 
 
@@ -574,6 +575,13 @@ def test_the_schema_knows_components_by_name_and_parameters(registry: Registry) 
 def test_the_schema_agrees_with_the_check(registry: Registry, changes: dict[str, Any], fits: bool) -> None:
     schema = json_schema(registry, "run")
     assert allows(schema, {**GOOD, **changes}, schema) is fits
+
+
+def test_a_run_may_be_a_chain_of_stages(registry: Registry) -> None:
+    schema = json_schema(registry, "run")
+    chain = {"environment": "world", "stages": {"first": {"policy": "table"}, "second": {}}}
+    assert allows(schema, chain, schema)
+    assert not allows(schema, {**chain, "stages": {"first": "table"}}, schema)
 
 
 def test_a_study_may_leave_out_what_its_arms_add(registry: Registry) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf_lab.worlds import ExactWorld, TabularMDP, WorldError, enumeration
+from rlhf_lab.worlds import ExactWorld, TabularMDP, WorldError, chain, enumeration
 
 F64 = torch.float64
 
@@ -219,6 +219,15 @@ def test_a_rare_end_costs_no_accuracy(p: float) -> None:
     assert corridor().occupancy(right_with(p))[1:].tolist() == pytest.approx([1 / (p * (1 - p)), 1 / p, 0], rel=1e-12)
 
 
+@pytest.mark.parametrize("gamma", [0.9, 1.0])
+def test_the_solver_for_rare_ends_agrees_with_the_usual_one(gamma: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, policies = random_world(gamma, runs=(3,)), random_policy(3)
+    usual = world.state_values(policies), world.occupancy(policies)
+    monkeypatch.setattr(chain, "_LONG", 0.0)  # trust nothing to the factorisation
+    torch.testing.assert_close(world.state_values(policies), usual[0], rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(world.occupancy(policies), usual[1], rtol=1e-13, atol=1e-13)
+
+
 def loop(*pay: float) -> TabularMDP:
     """A start, from which action 0 enters a loop of as many states as ``pay`` and action 1 ends with reward 1."""
     states = len(pay) + 2
@@ -391,7 +400,7 @@ def test_arrivals_that_end_and_arrivals_that_go_on_are_told_apart() -> None:
     table = {
         0: {0: [(1.0, 1, 1.0, True)], 1: [(0.5, 1, 0.0, False), (0.25, 1, 4.0, True), (0.25, 1, 0.0, True)]},
         1: {0: [(1.0, 2, 5.0, True)], 1: [(1.0, 1, 0.0, False)]},
-        2: {0: [(1.0, 2, 0.0, True)], 1: [(1.0, 2, 0.0, True)]},
+        2: {0: [(1.0, 2, 0.0, False)], 1: [(1.0, 2, 0.0, True)]},  # staying where it ended is no entry
     }
     world = TabularMDP.from_gymnasium(table, [1, 0, 0])
     assert world.terminal.tolist() == [False, False, True, True]

@@ -1,0 +1,279 @@
+"""Arms, overrides and grid; and what the command line changes in a study."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import Field
+
+from rlhf_lab import hookimpl
+from rlhf_lab.components import AdvantageEstimator, Component
+from rlhf_lab.errors import LabError
+from rlhf_lab.registry import Registry, load_plugins
+from rlhf_lab.study.arms import Arm, assign, expand, flatten, merge, parse_assignment
+from rlhf_lab.study.edit import apply_settings, edit_study, study_yaml
+from rlhf_lab.study.schema import Study
+
+
+class Mine(AdvantageEstimator):
+    """Somebody's own estimator."""
+
+    name = "mine"
+    lam: float = Field(default=0.5, description="a number")
+    weights: list[float] = Field(default=[], description="several numbers")
+
+    def __call__(self, batch: Any) -> Any: ...
+
+
+@hookimpl
+def rlhf_lab_components() -> list[type[Component]]:
+    return [Mine]
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.setenv("RLHF_LAB_PLUGINS", "")
+    return load_plugins([sys.modules[__name__]])
+
+
+SPEC = {"advantage": {"name": "gae", "lam": 0.9}, "optimizer": "sgd", "budget": {"steps": 5}}
+
+
+def arms(**study: Any) -> list[Arm]:
+    return expand(Study.model_validate({"title": "t", "spec": SPEC, **study}))
+
+
+def names(**study: Any) -> list[str]:
+    return [arm.name for arm in arms(**study)]
+
+
+def test_without_arms_there_is_the_common_spec() -> None:
+    assert arms() == [Arm("base", SPEC, {"arm": "base"}, ("arms", "base"))]
+
+
+def test_an_arm_is_the_common_spec_with_its_overrides() -> None:
+    arm = arms(arms={"low": {"advantage": {"lam": 0.1}}})[0]
+    assert arm.spec == {**SPEC, "advantage": {"name": "gae", "lam": 0.1}}
+    assert arm.parameters == {"arm": "low", "advantage.lam": 0.1}
+
+
+def test_arms_do_not_share_their_specs() -> None:
+    one, two = arms(arms={"a": {}, "b": {}})
+    one.spec["advantage"]["lam"] = 0.0
+    assert two.spec == SPEC and SPEC["advantage"] == {"name": "gae", "lam": 0.9}
+
+
+def test_a_mapping_with_a_name_replaces_the_component() -> None:
+    assert merge(SPEC, {"advantage": {"name": "td"}})["advantage"] == {"name": "td"}
+
+
+def test_a_bare_name_replaces_the_component() -> None:
+    assert merge(SPEC, {"advantage": "td"})["advantage"] == "td"
+
+
+def test_a_mapping_without_name_gives_a_bare_name_its_parameters() -> None:
+    assert merge(SPEC, {"optimizer": {"lr": 0.1}})["optimizer"] == {"name": "sgd", "lr": 0.1}
+
+
+def test_a_mapping_goes_in_where_nothing_was() -> None:
+    assert merge({}, {"exact": {"horizon": 3}}) == {"exact": {"horizon": 3}}
+
+
+def test_keys_may_be_dotted() -> None:
+    assert merge(SPEC, {"advantage.lam": 0.1, "optimizer.lr": 1}) == {
+        **SPEC,
+        "advantage": {"name": "gae", "lam": 0.1},
+        "optimizer": {"name": "sgd", "lr": 1},
+    }
+
+
+def test_keys_of_a_nested_mapping_may_be_dotted() -> None:
+    merged = merge({"a": {"b": {"c": 1, "d": 2}}}, {"a": {"b.c": 3}})
+    assert merged == {"a": {"b": {"c": 3, "d": 2}}}
+
+
+def test_none_takes_a_component_out() -> None:
+    assert merge(SPEC, {"advantage": None})["advantage"] is None
+
+
+@pytest.mark.parametrize("override", [{"gamma": {"x": 1}}, {"gamma.x": 1}])
+def test_a_parameter_of_a_number_is_refused(override: dict[str, Any]) -> None:
+    with pytest.raises(LabError, match=r"gamma(\.x)?: cannot change a parameter of 0.9, which has none"):
+        merge({"gamma": 0.9}, override)
+
+
+def test_a_key_that_is_no_text_is_left_to_the_spec_s_check() -> None:
+    assert merge({}, {"a": {1: 2}}) == {"a": {1: 2}}
+
+
+def test_assign_makes_the_mappings_that_it_needs() -> None:
+    data: dict[str, Any] = {"a": "name"}
+    assign(data, "a.b", 1)
+    assign(data, "c.d.e", 2)
+    assign(data, "f", 3)
+    assert data == {"a": {"name": "name", "b": 1}, "c": {"d": {"e": 2}}, "f": 3}
+
+
+def test_the_grid_crosses_every_arm() -> None:
+    grid = {"advantage.lam": [0.0, 1.0], "optimizer.lr": [1, 2]}
+    found = arms(arms={"a": {}, "b": {}}, grid=grid)
+    assert [arm.name for arm in found] == [
+        f"{arm} lam={lam}, lr={lr}" for arm in "ab" for lam in (0, 1) for lr in (1, 2)
+    ]  # fmt: skip
+    assert found[1].spec["advantage"]["lam"] == 0.0 and found[1].spec["optimizer"] == {"name": "sgd", "lr": 2}
+    assert found[1].parameters == {"arm": "a", "advantage.lam": 0.0, "optimizer.lr": 2}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "name"),
+    [
+        ("advantage.n", 4, "n=4"),
+        ("optimizer.lr", 2.0**-8, "lr=0.00390625"),
+        ("trainer.whole", True, "whole=True"),
+        ("advantage", "td", "td"),
+        ("advantage", {"name": "td", "n": 2}, "td(n=2)"),
+        ("advantage", {"name": "td"}, "td"),
+    ],
+)
+def test_a_lone_arm_is_named_by_its_point_of_the_grid(path: str, value: Any, name: str) -> None:
+    assert names(grid={path: [value]}) == [name]
+
+
+def test_two_arms_of_one_name_are_refused() -> None:
+    with pytest.raises(LabError, match="two arms are called 'lam=0.5'; make the grid's values differ"):
+        arms(grid={"advantage.lam": [0.5, 0.5]})
+
+
+def test_a_grid_without_values_is_refused() -> None:
+    with pytest.raises(LabError, match=r"grid.advantage.lam: has no values, so the study would have no arms"):
+        arms(grid={"advantage.lam": []})
+
+
+def test_flatten_puts_a_component_under_its_own_path() -> None:
+    data = {"advantage": {"name": "gae", "lam": 0.5, "inner": {"name": "x", "y": 1}}, "gamma": 1}
+    assert flatten(data) == {
+        "advantage": "gae",
+        "advantage.lam": 0.5,
+        "advantage.inner": "x",
+        "advantage.inner.y": 1,
+        "gamma": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.5", 0.5),
+        ("1e-3", 0.001),
+        ("4", 4),
+        ("true", True),
+        ("td", "td"),
+        ("[1, 2]", [1, 2]),
+        ("", None),
+        ("a=b", "a=b"),
+    ],
+)
+def test_an_assignment_s_value_is_read_as_yaml(text: str, value: Any) -> None:
+    assert parse_assignment(f" a.b ={text}") == ("a.b", value)
+
+
+@pytest.mark.parametrize("text", ["lam", "=1", " =1"])
+def test_what_is_no_assignment_is_refused(text: str) -> None:
+    with pytest.raises(LabError, match=rf"expected PATH=VALUE, found '{text}'; for example trainer.epochs=4"):
+        parse_assignment(text)
+
+
+def test_a_value_that_is_no_yaml_is_refused() -> None:
+    with pytest.raises(LabError, match=r"^a: '\[1' is no YAML value$"):
+        parse_assignment("a=[1")
+
+
+STUDY = {"title": "t", "spec": SPEC, "arms": {"gae": {}}, "seeds": 3}
+
+
+def edited(registry: Registry, *arms: str, study: Any = STUDY, settings: tuple[str, ...] = ()) -> dict[str, Any]:
+    return edit_study(study, registry, arms=list(arms), settings=list(settings), seeds=None)
+
+
+def test_an_added_arm_exchanges_one_component(registry: Registry) -> None:
+    found = edited(registry, "mine,lam=0.25")["arms"]
+    assert found == {"gae": {}, "mine,lam=0.25": {"advantage": {"name": "mine", "lam": 0.25}}}
+
+
+def test_a_study_without_arms_keeps_its_common_spec_beside_the_added_arm(registry: Registry) -> None:
+    study = {key: x for key, x in STUDY.items() if key != "arms"}
+    assert list(edited(registry, "mine", study=study)["arms"]) == ["base", "mine"]
+
+
+def test_commas_inside_of_brackets_belong_to_the_value(registry: Registry) -> None:
+    found = edited(registry, "mine,weights=[1,2],lam=0.25")["arms"]["mine,weights=[1,2],lam=0.25"]
+    assert found == {"advantage": {"name": "mine", "weights": [1, 2], "lam": 0.25}}
+
+
+def test_a_nested_parameter_of_an_added_arm(registry: Registry) -> None:
+    assert edited(registry, "mine,a.b=1")["arms"]["mine,a.b=1"] == {"advantage": {"name": "mine", "a": {"b": 1}}}
+
+
+def test_an_arm_of_an_unknown_component_is_refused(registry: Registry) -> None:
+    with pytest.raises(LabError, match=r"no component is called 'mne'. Did you mean 'mine'\?"):
+        edited(registry, "mne,lam=1")
+
+
+def test_the_same_arm_twice_is_refused(registry: Registry) -> None:
+    with pytest.raises(LabError, match="--arm mine: the study has an arm of that name already"):
+        edited(registry, "mine", "mine")
+
+
+def test_arms_that_are_no_mapping_are_refused(registry: Registry) -> None:
+    with pytest.raises(LabError, match=r"--arm mine: the study's arms are \['gae'\], expected a mapping"):
+        edited(registry, "mine", study={**STUDY, "arms": ["gae"]})
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "value"),
+    [
+        ("seeds=5", ("seeds",), 5),
+        ("advantage.lam=0.1", ("spec", "advantage", "lam"), 0.1),
+        ("spec.advantage.lam=0.1", ("spec", "advantage", "lam"), 0.1),
+        ("arms.gae.gamma=1", ("arms", "gae", "gamma"), 1),
+        ("optimizer=adam", ("spec", "optimizer"), "adam"),
+    ],
+)
+def test_a_setting_starts_in_the_spec_or_names_a_key_of_the_study(
+    registry: Registry, setting: str, path: tuple[str, ...], value: Any
+) -> None:
+    found: Any = edited(registry, settings=(setting,))
+    for key in path:
+        found = found[key]
+    assert found == value
+
+
+def test_the_number_of_seeds_is_set(registry: Registry) -> None:
+    assert edit_study(STUDY, registry, arms=[], settings=["seeds=4"], seeds=7)["seeds"] == 7
+
+
+def test_editing_leaves_the_original_alone(registry: Registry) -> None:
+    before = yaml.safe_dump(STUDY)
+    edited(registry, "mine", settings=("advantage.lam=0.1",))
+    assert yaml.safe_dump(STUDY) == before
+
+
+@pytest.mark.parametrize("spec", [3, ["a"]])
+def test_a_setting_in_a_spec_that_is_no_mapping_is_refused(registry: Registry, spec: Any) -> None:
+    with pytest.raises(LabError, match="spec.gamma: cannot change a parameter of"):
+        edited(registry, study={**STUDY, "spec": spec}, settings=("gamma=1",))
+
+
+def test_settings_of_a_run_change_its_spec() -> None:
+    assert apply_settings(SPEC, ["advantage.lam=0.1", "gamma=1"])["advantage"] == {"name": "gae", "lam": 0.1}
+
+
+def test_a_printed_study_can_be_read_again() -> None:
+    text = study_yaml(STUDY)
+    assert (
+        text.startswith("# yaml-language-server: $schema=rlhf-lab-study.schema.json\n")
+        and yaml.safe_load(text) == STUDY
+    )
