@@ -143,7 +143,7 @@ def test_a_lone_arm_is_named_by_its_point_of_the_grid(path: str, value: Any, nam
 
 
 def test_two_arms_of_one_name_are_refused() -> None:
-    with pytest.raises(LabError, match="two arms are called 'lam=0.5'; make the grid's values differ"):
+    with pytest.raises(LabError, match=r"two arms are called 'lam=0.5'; make the grid's values differ"):
         arms(grid={"advantage.lam": [0.5, 0.5]})
 
 
@@ -263,7 +263,7 @@ def test_editing_leaves_the_original_alone(registry: Registry) -> None:
 
 @pytest.mark.parametrize("spec", [3, ["a"]])
 def test_a_setting_in_a_spec_that_is_no_mapping_is_refused(registry: Registry, spec: Any) -> None:
-    with pytest.raises(LabError, match="spec.gamma: cannot change a parameter of"):
+    with pytest.raises(LabError, match=r"spec.gamma: cannot change a parameter of"):
         edited(registry, study={**STUDY, "spec": spec}, settings=("gamma=1",))
 
 

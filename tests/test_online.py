@@ -225,6 +225,23 @@ def test_a_seed_is_bit_equal_whatever_runs_beside_it():
         assert torch.equal(value[0], beside.actor.state_dict()[name][1])
 
 
+@pytest.mark.parametrize("policy", ["tabular_softmax", "linear_softmax", "mlp"])
+def test_a_seed_is_bit_equal_where_others_play_longer_episodes(policy):
+    # whole episodes are padded to the longest of all runs; the padding must not reach a bit of the weights
+    spec = WALK | {
+        "environment": {"name": "random_walk", "states": 9},
+        "policy": {"name": policy, "critic": True},
+        "trainer": {"name": "online", "envs": 2, "episodes": 2, "epochs": 2, "minibatches": 2},
+        "normalizer": "batch",
+    }
+    alone, metrics = learn(spec, 5, seeds=(7,))
+    beside, others = learn(spec, 5, seeds=(3, 7, 11, 20, 21))
+    for name, value in alone.actor.state_dict().items():
+        assert torch.equal(value[0], beside.actor.state_dict()[name][1]), name
+    for name, value in metrics[-1].items():
+        assert torch.equal(value[0], others[-1][name][1]), name
+
+
 def test_resumed_equals_uninterrupted():
     spec, _ = make_spec(WALK | {"optimizer": "adam"}, REGISTRY)
     whole = start(spec, [0, 1])

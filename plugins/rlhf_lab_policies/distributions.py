@@ -60,9 +60,8 @@ class Categorical:
         """Return -Σ_a π(a) log π(a) ``[runs, n]``, with 0 log 0 = 0."""
         log_probs = self.action_log_probs
         if self._mask is not None:
-            log_probs = log_probs.masked_fill(
-                ~self._mask, 0
-            )  # before the product: 0 * -inf is NaN, and so its gradient
+            # before the product, because 0 * -inf is NaN and so is its gradient
+            log_probs = log_probs.masked_fill(~self._mask, 0)
         return -(self.action_log_probs.exp() * log_probs).sum(dim=-1)
 
     def score(self, actions: Tensor) -> Tensor:

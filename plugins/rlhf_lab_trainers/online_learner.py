@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rlhf_lab.errors import LabError
 from rlhf_lab.training.episodes import EpisodeMeter
 from rlhf_lab.training.minibatches import minibatches
-from rlhf_lab.training.protocols import Evaluation, Setup
+from rlhf_lab.training.protocols import BuiltEnvironment, Evaluation, Setup
 from rlhf_lab.training.samples import Samples
-from rlhf_lab.training.step import GuardedOptimizer, Reduction, apply, as_state, call, from_state, make_actor, restrict
+from rlhf_lab.training.step import GuardedOptimizer, Reduction, apply, as_state, call, from_state, make_actor, per_run, restrict
 from rlhf_lab.types import Loss, PolicyBatch, Trajectories, ValueBatch, clean
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class OnlineLearner:
         self.components: Mapping[str, Any] = setup.components
         self.streams = setup.streams
         self.environment = setup.environment.build(setup.runs, options.envs, setup.streams["environment"])
+        if options.group_size and _starts_vary(self.environment):
+            raise LabError(
+                f"trainer.group_size: episodes of environment {setup.environment.name!r} start in several states, so "
+                "consecutive ones are no group of one task; use an environment that gives group_ids, or one start"
+            )
         self.actor: Any = make_actor(setup, self.environment.spaces)
         self.optimizer = GuardedOptimizer(
             self.components["optimizer"].build(self.actor), setup.runs, options.max_grad_norm
@@ -91,8 +97,7 @@ class OnlineLearner:
             "ref_log_probs": batch.ref_log_probs,
             "old_values": batch.values,
         }
-        count = batch.valid.flatten(1).sum(1)
-        observed["mean_advantage"] = estimate.advantages.flatten(1).sum(1) / count
+        observed["mean_advantage"] = per_run(estimate.advantages) / per_run(batch.valid)
         return _Batch(samples, {name: x for name, x in steps.items() if x is not None}), observed
 
     def _complete(self, samples: Samples) -> tuple[Trajectories, dict[str, Tensor]]:
@@ -121,7 +126,7 @@ class OnlineLearner:
             if in_reward:
                 penalty = _divergence(kl, evaluation, batch.valid)
                 extra["rewards"] = batch.rewards - self.kl_coef.to(penalty)[:, None, None] * penalty
-                observed["kl"] = penalty.flatten(1).sum(1) / batch.valid.flatten(1).sum(1)
+                observed["kl"] = per_run(penalty) / per_run(batch.valid)
         return (replace(batch, **extra) if extra else batch), observed
 
     def _improve(self, batch: _Batch) -> dict[str, Tensor]:
@@ -241,6 +246,11 @@ def _divergence(kl: Any, evaluation: Evaluation, valid: Tensor, old_log_probs: T
     old = None if old_log_probs is None else clean(old_log_probs, valid)
     penalty: Tensor = call(kl, policy, reference, old_log_probs=old)
     return penalty
+
+
+def _starts_vary(environment: BuiltEnvironment) -> bool:
+    world = environment.exact()
+    return world is not None and int((world.start > 0).sum()) > 1
 
 
 def _controlled(controller: Any, coefficient: Tensor, observed: Tensor, alive: Tensor) -> Tensor:

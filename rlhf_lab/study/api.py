@@ -17,6 +17,7 @@ from rlhf_lab.registry import Registry, describe, load_plugins
 from rlhf_lab.spec import Positions, RunSpec, load_yaml, make_spec
 from rlhf_lab.study import measures
 from rlhf_lab.study.arms import Arm, expand
+from rlhf_lab.study.conclusions import check_names
 from rlhf_lab.study.provenance import provenance
 from rlhf_lab.study.report.page import write_report
 from rlhf_lab.study.results import ArmResult, Results, scored
@@ -55,6 +56,7 @@ def compare(
     elif not isinstance(study, Study):
         study = make_study(study, where or {})
     arms = expand(study)
+    check_names(study, [arm.name for arm in arms])
     measure = frozenset(study.measure)
     specs = [_spec(arm, study, registry, where or {}) for arm in arms]
     if measure - measures.STATIC and any(spec.trainer is None for spec, _ in specs):

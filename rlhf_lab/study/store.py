@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.study.results import ArmResult, Results, scored
@@ -65,24 +65,28 @@ class Store:
 
     def result(self, arm: str) -> ArmResult | None:
         """Return a finished arm, or None."""
-        found = self._read(self.arms / f"{_slug(arm)}.safetensors")
+        path = self.arms / f"{_slug(arm)}.safetensors"
+        found = self._read(path)
         if found is None:
             return None
         arrays, meta = found
-        return ArmResult(
-            name=meta["name"],
-            spec=meta["spec"],
-            parameters=meta["parameters"],
-            seeds=tuple(meta["seeds"]),
-            x={k[2:]: v for k, v in arrays.items() if k.startswith("x/")},
-            curves={k[6:]: v for k, v in arrays.items() if k.startswith("curve/")},
-            exact=meta["exact"],
-            weights={k[7:]: v for k, v in arrays.items() if k.startswith("weight/")},
-            failed=arrays["failed"].astype(np.bool_),
-            references=meta["references"],
-            warnings=tuple(meta["warnings"]),
-            seconds=meta["seconds"],
-        )
+        try:
+            return ArmResult(
+                name=meta["name"],
+                spec=meta["spec"],
+                parameters=meta["parameters"],
+                seeds=tuple(meta["seeds"]),
+                x={k[2:]: v for k, v in arrays.items() if k.startswith("x/")},
+                curves={k[6:]: v for k, v in arrays.items() if k.startswith("curve/")},
+                exact=meta["exact"],
+                weights={k[7:]: v for k, v in arrays.items() if k.startswith("weight/")},
+                failed=arrays["failed"].astype(np.bool_),
+                references=meta["references"],
+                warnings=tuple(meta["warnings"]),
+                seconds=meta["seconds"],
+            )
+        except KeyError as error:
+            raise LabError(f"{path} is damaged (it has no {error}); remove it, and its arm runs anew") from None
 
     def finish(self, arm: ArmResult) -> None:
         """Keep a finished arm and drop its checkpoint."""
@@ -128,12 +132,12 @@ class Store:
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a text file atomically."""
-        self._guard(lambda: _replace(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8")))
+        self._guard(lambda: _replace(path, text.encode()))
 
     def _write(self, path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) -> None:
         plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         text = {"json": json.dumps(meta, default=str)}
-        self._guard(lambda: _replace(path, lambda temporary: save_file(plain, temporary, metadata=text)))
+        self._guard(lambda: _replace(path, save(plain, metadata=text)))
 
     def _read(self, path: Path) -> Checkpoint | None:
         if not path.exists():
@@ -158,20 +162,21 @@ class Store:
     def _guard(self, action: Callable[[], Any]) -> None:
         try:
             action()
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise LabError(
                 f"cannot write in {self.directory}: {error}. What was finished before is kept; "
                 "make room or choose another directory with --out, then run the same command again"
             ) from None
 
 
-def _replace(path: Path, write: Callable[[str], Any]) -> None:
+def _replace(path: Path, data: bytes) -> None:
     """Write beside ``path``, then rename: a reader sees the old file or the new one, never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(str(temporary))
-        with temporary.open("rb") as file:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
@@ -182,7 +187,7 @@ def _replace(path: Path, write: Callable[[str], Any]) -> None:
 def _slug(name: str) -> str:
     """Return a file name for an arm; a digest keeps names apart that differ only in odd characters or far behind."""
     plain = re.sub(r"[^A-Za-z0-9.=_-]+", "-", name).strip("-")[:80]
-    return plain if plain == name else f"{plain}-{fingerprint(name)}"
+    return plain if plain == name and not name.endswith(".checkpoint") else f"{plain}-{fingerprint(name)}"
 
 
 def _difference(a: Any, b: Any, path: str = "") -> str:

@@ -26,26 +26,47 @@ def minibatches(
 ) -> Iterator[tuple[Samples, dict[str, Tensor]]]:
     """Yield ``count`` minibatches per epoch, each run shuffled by its own stream; ``first`` numbers the first epoch.
 
-    The unit is the widest of ``scopes``: a step (only where the samples are stepwise), a row, or the rows of a group.
+    The unit is the widest of ``scopes``: a step (only where the samples are stepwise), a row, or the rows of a group. Steps
+    that are not valid are left out: rows are padded to the longest of all runs, and what a run learns must not depend on that.
+    A run with fewer steps than another has its minibatches filled up with steps that are not valid.
 
     Raises ``LabError`` where there are fewer units than minibatches.
     """
-    if scopes <= {"step"} and samples.stepwise:
+    by_step = scopes <= {"step"} and samples.stepwise
+    runs, rows, length = samples.trajectories.rewards.shape
+    if by_step:
         samples = samples.as_steps()
-        steps = {name: x.reshape(x.shape[0], -1, 1) for name, x in steps.items()}
-    runs, rows = samples.trajectories.rewards.shape[:2]
+        steps = {name: x.reshape(runs, -1, 1) for name, x in steps.items()}
+        rows *= length
     members = torch.arange(rows).expand(runs, rows)[..., None]  # [runs, units, rows of the unit]
+    counted = samples.trajectories.valid[..., 0] if by_step else torch.ones(runs, rows, dtype=torch.bool)
     if "group" in scopes:
         members = _groups(samples.trajectories.group_ids)
-    units = members.shape[1]
-    if units < count:
-        raise LabError(f"{count} minibatches cannot be cut from {units} units; collect more or use fewer minibatches")
+        counted = counted[:, : members.shape[1]]
+    units, sizes = members.shape[1], counted.sum(1)
+    if int(sizes.min()) < count:
+        raise LabError(
+            f"{count} minibatches cannot be cut from {int(sizes.min())} units; collect more or use fewer minibatches"
+        )
     for epoch in range(epochs):
-        order = streams.permutations(first + epoch, units)
-        for part in order.tensor_split(count, dim=1):
-            index = taker(part, units)(members).flatten(1)
+        keys = _keys(streams, first + epoch, units, length if by_step else 1)
+        order = keys.masked_fill(~counted, 2).argsort(dim=1, stable=True)  # what does not count comes last
+        for part in range(count):
+            begin, end = sizes * part // count, sizes * (part + 1) // count
+            position = begin[:, None] + torch.arange(int((end - begin).max()))
+            inside = position < end[:, None]
+            index = taker(order.gather(1, position.clamp(max=units - 1)), units)(members).flatten(1)
             take = taker(index, rows)
-            yield samples.select(index), {name: take(x) for name, x in steps.items()}
+            chosen = {name: take(x) for name, x in steps.items()}
+            if not bool(inside.all()):
+                filled = inside.repeat_interleave(members.shape[-1], dim=1)[..., None]
+                chosen |= {name: chosen[name] & filled for name in ("valid", "ends")}
+            yield samples.select(index), chosen
+
+
+def _keys(streams: Streams, step: int, units: int, length: int) -> Tensor:
+    """Return ``[runs, units]`` uniforms to sort by. Step t of row i has the same one however long the rows are padded."""
+    return streams.uniforms(step, length, units // length).transpose(1, 2).reshape(streams.runs, units)
 
 
 def _groups(group_ids: Tensor | None) -> Tensor:

@@ -59,6 +59,21 @@ class ExactWorld(Protocol):
     @property
     def gamma(self) -> float: ...
 
+    @property
+    def start(self) -> Tensor:
+        """The start distribution ``[s]``, 0 at terminal states."""
+        ...
+
+    @property
+    def terminal(self) -> Tensor:
+        """Which states end an episode, bool ``[s]``."""
+        ...
+
+    @property
+    def legal(self) -> Tensor | None:
+        """Which actions are legal, bool ``[s,a]``; None where all are."""
+        ...
+
     def uniform_policy(self) -> Tensor:
         """Return ``[s,a]``: every legal action equally probable."""
         ...
