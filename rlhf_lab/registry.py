@@ -288,7 +288,7 @@ def _check(module: ModuleType) -> None:
 
 def _contents(module: ModuleType, hook: str) -> list[Any]:
     """Return what a plugin's hook offers. Asked directly: pluggy would drop an answer of None without a word."""
-    items = getattr(module, hook, list)()
+    items: Any = getattr(module, hook, list)()
     if not isinstance(items, Iterable) or isinstance(items, str):
         raise TypeError(f"{hook} returned {items!r}; return a list")
     return list(items)

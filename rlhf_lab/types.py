@@ -9,6 +9,7 @@ Requirements this file meets:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
@@ -67,55 +68,63 @@ class _Batch:
     trailing: ClassVar[int] = 1  # how many axes of the first field are not leading axes
 
     def __post_init__(self) -> None:
-        layout = [(f.name, f.metadata) for f in fields(self) if "axes" in f.metadata]  # type: ignore[arg-type]
-        first = getattr(self, layout[0][0])
-        self._demand(isinstance(first, Tensor), layout[0][0], f"a tensor [*b,{self.axes}]", first)
-        self._demand(first.ndim >= self.trailing, layout[0][0], f"a tensor [*b,{self.axes}]", first)
-        row = first.shape[: first.ndim - self.trailing]
-        for name, spec in layout:
+        layout = self._layout()
+        name = layout[0][0]
+        first = getattr(self, name)
+        if not isinstance(first, Tensor) or first.ndim < self.trailing:
+            raise self._error(name, f"a tensor [*b,{self.axes}]", first)
+        for name, spec, optional in layout:
             value = getattr(self, name)
-            if value is None and name in self._optional_names():
+            if value is None and optional:
                 continue
-            self._demand(isinstance(value, Tensor), name, "a tensor", value)
-            self._check_shape(name, value, spec["axes"], row, first)
+            if not isinstance(value, Tensor):
+                raise self._error(name, "a tensor", value)
+            self._check_shape(name, value, spec["axes"], first)
             self._check_dtype(name, value, spec["dtype"], first)
 
     @classmethod
-    def _optional_names(cls) -> frozenset[str]:
-        cached = cls.__dict__.get("_optional_cache")
+    def _layout(cls) -> list[tuple[str, Mapping[str, str], bool]]:
+        """Return name, spec and whether None is allowed, of each tensor field; found once per class."""
+        cached: list[tuple[str, Mapping[str, str], bool]] | None = cls.__dict__.get("_layout_cache")
         if cached is None:
-            cached = frozenset(f.name for f in fields(cls) if f.default is None)  # type: ignore[arg-type]
-            cls._optional_cache = cached
-        return cached  # type: ignore[no-any-return]
+            found = fields(cls)  # type: ignore[arg-type]
+            cached = [(f.name, f.metadata, f.default is None) for f in found if "axes" in f.metadata]
+            cls._layout_cache = cached  # type: ignore[attr-defined]
+        return cached
 
-    def _demand(self, ok: bool, name: str, due: str, found: object) -> None:
-        if not ok:
-            what = f"shape {list(found.shape)} {found.dtype}" if isinstance(found, Tensor) else repr(found)
-            raise BatchError(f"{type(self).__name__}.{name}: expected {due}, found {what}")
+    def _error(self, name: str, due: str, found: object) -> BatchError:
+        what = f"shape {list(found.shape)} {found.dtype}" if isinstance(found, Tensor) else repr(found)
+        return BatchError(f"{type(self).__name__}.{name}: expected {due}, found {what}")
 
-    def _check_shape(self, name: str, value: Tensor, axes: str, row: torch.Size, first: Tensor) -> None:
+    def _check_shape(self, name: str, value: Tensor, axes: str, first: Tensor) -> None:
         if axes == "same":
-            due, ok = list(first.shape), value.shape == first.shape
+            if value.shape != first.shape:
+                raise self._error(name, f"shape {list(first.shape)}", value)
         elif axes == "row":
-            due, ok = list(row), value.shape == row
-        else:  # "token": [*b,k,t], one time axis more than the first field
-            due, ok = [*first.shape, "t"], value.shape[:-1] == first.shape and value.ndim == first.ndim + 1
-        self._demand(ok, name, f"shape {due}", value)
-        self._demand(value.device == first.device, name, f"device {first.device}", value.device)
+            row = first.shape[: first.ndim - self.trailing]
+            if value.shape != row:
+                raise self._error(name, f"shape {list(row)}", value)
+        elif value.shape[:-1] != first.shape or value.ndim != first.ndim + 1:  # "token": one axis more than the first
+            raise self._error(name, f"shape {[*first.shape, 't']}", value)
+        if value.device != first.device:
+            raise self._error(name, f"device {first.device}", value.device)
 
     def _check_dtype(self, name: str, value: Tensor, dtype: str, first: Tensor) -> None:
         if dtype == "float":
-            self._demand(value.is_floating_point(), name, "a floating-point tensor", value)
-            self._demand(value.dtype == first.dtype, name, f"dtype {first.dtype} as in the first field", value)
+            if not value.is_floating_point():
+                raise self._error(name, "a floating-point tensor", value)
+            if value.dtype != first.dtype:
+                raise self._error(name, f"dtype {first.dtype} as in the first field", value)
         elif dtype == "bool":
-            self._demand(value.dtype == torch.bool, name, "a bool tensor (True = counts)", value)
-        else:
-            self._demand(value.dtype in _INTEGERS, name, "an integer tensor", value)
+            if value.dtype != torch.bool:
+                raise self._error(name, "a bool tensor (True = counts)", value)
+        elif value.dtype not in _INTEGERS:
+            raise self._error(name, "an integer tensor", value)
 
     def _check_finite(self, name: str, where: Tensor | None, place: str = "where valid") -> None:
         """Refuse NaN and infinity where they would count. A finite sum proves finite terms with one pass."""
         value = getattr(self, name)
-        if value is None or bool(value.detach().sum().isfinite()):
+        if value is None or math.isfinite(value.detach().sum()):
             return
         bad = ~torch.isfinite(value)
         if where is not None:
@@ -308,8 +317,10 @@ class Loss(_Batch):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, metric in self.metrics.items():
-            self._demand(metric.shape == self.values.shape, f"metrics[{name!r}]", "the shape of values", metric)
-            self._demand(not metric.requires_grad, f"metrics[{name!r}]", "a detached tensor", metric)
+            if metric.shape != self.values.shape:
+                raise self._error(f"metrics[{name!r}]", "the shape of values", metric)
+            if metric.requires_grad:
+                raise self._error(f"metrics[{name!r}]", "a detached tensor", metric)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
+from rlhf_lab.components import AdvantageEstimator
+from rlhf_lab.registry import load_plugins
+from rlhf_lab.types import BatchError, Trajectories, link_values
 from rlhf_lab_advantages import (
     GAE,
     ConstantBaseline,
@@ -25,11 +31,6 @@ from rlhf_lab_advantages import (
     VTrace,
 )
 from rlhf_lab_advantages.backends import backend
-from torch import Tensor
-
-from rlhf_lab.components import AdvantageEstimator
-from rlhf_lab.registry import load_plugins
-from rlhf_lab.types import BatchError, Trajectories, link_values
 
 NAN = float("nan")
 few = settings(derandomize=True, max_examples=25, deadline=None, database=None)
@@ -60,8 +61,8 @@ ESTIMATORS: list[AdvantageEstimator] = [
 @st.composite
 def batches(draw: st.DrawFn, min_rows: int = 1) -> Trajectories:
     """Ragged rows with holes, several episodes, every kind of end, live edges, and NaN wherever nobody may look."""
-    rows, steps = draw(st.integers(min_rows, 3)), draw(st.integers(1, 8))
-    kind = st.sampled_from(["step", "step", "step", "hole", "terminated", "truncated", "both"])
+    rows, steps = draw(st.integers(min_rows, 3)), draw(st.integers(1, 9))
+    kind = st.sampled_from([*["step"] * 8, "hole", "hole", "terminated", "truncated", "both"])
     table = draw(st.lists(st.lists(kind, min_size=steps, max_size=steps), min_size=rows, max_size=rows))
 
     def numbers() -> Tensor:
@@ -199,6 +200,18 @@ def test_n_step_counts_valid_steps_and_is_shortened_at_an_end(batch: Trajectorie
     answer = NStep(gamma=gamma, n=n)(batch)
     close(answer.advantages, expected(batch, lambda e, t: e.n_step(t, n, gamma)))
     close(answer.returns, expected(batch, lambda e, t: e.n_step(t, n, gamma) + e.values[t]))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 40, 59, 60, 61])
+def test_n_step_slides_over_many_windows(n: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rewards = torch.randn(2, 100, generator=generator, dtype=torch.float64)
+    valid = torch.rand(2, 100, generator=generator) < 0.8
+    ends = torch.zeros_like(valid)
+    ends[0, int(valid[0, :75].nonzero()[-1])] = True  # about 60 valid steps in front of it
+    zeros = torch.zeros_like(rewards)
+    batch = Trajectories(rewards, ends, zeros.bool(), valid, values=zeros, next_values=zeros)
+    close(NStep(gamma=0.9, n=n)(batch).advantages, expected(batch, lambda e, t: e.n_step(t, n, 0.9)))
 
 
 @few
@@ -420,7 +433,9 @@ def test_optimal_baseline_weighs_others_by_their_score_norms_however_small() -> 
 @pytest.mark.parametrize("gamma", [0.99, 1.0])
 @pytest.mark.parametrize("name", ["numba", "torch"])
 @pytest.mark.parametrize("kind", [GAE, TDLambda, NStep, VTrace, MonteCarlo])
-def test_float32_stays_close_to_float64_over_long_rows(kind: type[AdvantageEstimator], name: str, gamma: float) -> None:
+def test_float32_stays_close_to_float64_over_long_rows(
+    kind: type[AdvantageEstimator], name: Literal["numba", "torch"], gamma: float
+) -> None:
     estimator = kind.model_validate({"gamma": gamma} | ({"n": 64} if kind is NStep else {}))
     generator = torch.Generator().manual_seed(0)
     shape = (8, 4096)
@@ -429,7 +444,7 @@ def test_float32_stays_close_to_float64_over_long_rows(kind: type[AdvantageEstim
         name: torch.randn(shape, generator=generator)
         for name in ("rewards", "values", "next_values", "log_probs", "target_log_probs")
     }
-    with backend(name):  # type: ignore[arg-type]
+    with backend(name):
         short = estimator(Trajectories(terminated=none, truncated=none, valid=~none, **tensors))
         exact = estimator(
             Trajectories(terminated=none, truncated=none, valid=~none, **{k: x.double() for k, x in tensors.items()})
@@ -446,8 +461,9 @@ def test_n_step_is_as_exact_for_long_windows_as_for_short_ones() -> None:
     none = torch.zeros_like(rewards, dtype=torch.bool)
     zeros = torch.zeros_like(rewards)
     batch = Trajectories(rewards, none, none, ~none, values=zeros, next_values=zeros)
-    for name in ("numba", "torch"):
-        with backend(name):  # type: ignore[arg-type]
+    names: tuple[Literal["numba"], Literal["torch"]] = ("numba", "torch")
+    for name in names:
+        with backend(name):
             answer = NStep(gamma=1.0, n=300)(batch).advantages[0]
         assert (answer[2001:3797] == 300 * 0.125).all()
         assert (answer[:1701] == 300 * 0.125).all()

@@ -211,7 +211,7 @@ def test_terminal_shows_arms_verdicts_and_exact_quantities(learning_results: Mak
         print_summary(results, console)
         shown.append(console.file.getvalue())  # type: ignore[attr-defined]
     assert "exact return on short_corridor" in shown[0] and "not reproduced" in shown[0] and "2 of 20 seeds" in shown[0]
-    assert "Exact quantities" in shown[1] and "48 more in the report" in shown[1]
+    assert "Exact quantities" in shown[1] and "in the report: 48 arms" in shown[1]
 
 
 def test_notebook_shows_title_conclusions_and_scores(learning_results: Make) -> None:

@@ -11,10 +11,19 @@ from rlhf_lab.components import Component
 from rlhf_lab_mdp.cartpole import CartPole
 from rlhf_lab_mdp.grid import GridWorld
 from rlhf_lab_mdp.gymnasium_envs import register
+from rlhf_lab_mdp.mirrored import MirroredRewards
 from rlhf_lab_mdp.table import TransitionTable
 from rlhf_lab_mdp.walks import RandomWalk, ShortCorridor
 
-__all__ = ["CartPole", "GridWorld", "RandomWalk", "ShortCorridor", "TransitionTable", "rlhf_lab_components"]
+__all__ = [
+    "CartPole",
+    "GridWorld",
+    "MirroredRewards",
+    "RandomWalk",
+    "ShortCorridor",
+    "TransitionTable",
+    "rlhf_lab_components",
+]
 
 register()
 
@@ -22,4 +31,4 @@ register()
 @hookimpl
 def rlhf_lab_components() -> list[type[Component]]:
     """Return the environments."""
-    return [CartPole, GridWorld, RandomWalk, ShortCorridor, TransitionTable]
+    return [CartPole, GridWorld, MirroredRewards, RandomWalk, ShortCorridor, TransitionTable]

@@ -8,6 +8,7 @@ episode's end has decay 0.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numba
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.types import Trajectories
-from rlhf_lab_advantages.layout import given, table
+from rlhf_lab_advantages.layout import given
 
 __all__ = ["gae", "n_step", "reward_to_go", "v_trace"]
 
@@ -54,13 +55,17 @@ def v_trace(batch: Trajectories, gamma: float, lam: float, rho_bar: float, c_bar
 
 def _call(kernel: Any, batch: Trajectories, fields: list[Tensor], *parameters: float, outputs: int = 2) -> list[Tensor]:
     """Call ``kernel(terminated, truncated, valid, rewards, *fields, *parameters, *outputs)``, arrays ``[rows, t]``."""
-    rewards = batch.rewards
-    dtype = rewards.dtype if rewards.dtype in (torch.float32, torch.float64) else torch.float32
-    answers = torch.empty((outputs, *rewards.shape), dtype=dtype).unbind()  # one allocation costs fewer page faults
-    inputs = [batch.terminated, batch.truncated, batch.valid, *(x.to(dtype) for x in (rewards, *fields))]
-    arrays = [table(x).contiguous().numpy() for x in (*inputs, *answers)]
-    kernel(*arrays[: len(inputs)], *parameters, *arrays[len(inputs) :])
-    return [x.to(rewards.dtype) for x in answers]
+    shape, dtype = batch.rewards.shape, batch.rewards.dtype
+    inputs = [batch.terminated, batch.truncated, batch.valid, batch.rewards, *fields]
+    compiled = dtype in (torch.float32, torch.float64)
+    if not compiled:
+        inputs = [x.float() if x.is_floating_point() else x for x in inputs]
+    rows = (math.prod(shape[:-1]), shape[-1])
+    # One allocation for all answers: freed together, its pages are used again by the next call.
+    answers = torch.empty((outputs, *rows), dtype=inputs[3].dtype)
+    arrays = [np.ascontiguousarray(x.numpy()).reshape(rows) for x in inputs]
+    kernel(*arrays, *parameters, *answers.numpy())
+    return [x.view(shape).to(dtype) for x in answers.unbind()]
 
 
 @numba.njit(cache=True, fastmath=_FUSED)

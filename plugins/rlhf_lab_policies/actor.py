@@ -77,7 +77,6 @@ class StackedActor(nn.Module, ABC):
             return None
         return {name: cast("Tensor", self._buffers[_REFERENCE + name]) for name in self._parameters}
 
-    @torch.no_grad()
     def keep_reference(self) -> None:
         """Freeze a copy of the current weights, as buffers, so that checkpoints carry it."""
         for name, value in self.weights.items():
@@ -116,10 +115,7 @@ class StackedActor(nn.Module, ABC):
         observations, actions, mask = _inputs(samples)
         current, values = self._both(self.weights, observations, mask)
         kept = self.reference
-        reference = None
-        if kept is not None:
-            with torch.no_grad():
-                reference = self._distribution(kept, observations, mask)
+        reference = None if kept is None else self._distribution(kept, observations, mask)
 
         def by_row(x: Tensor | None) -> Any:
             return None if x is None else x.view(*steps, *x.shape[2:])

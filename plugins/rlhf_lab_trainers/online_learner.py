@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rlhf_lab.calling import apply, call, restrict
 from rlhf_lab.errors import LabError
 from rlhf_lab.training.episodes import EpisodeMeter
 from rlhf_lab.training.minibatches import minibatches
 from rlhf_lab.training.protocols import BuiltEnvironment, Evaluation, Setup
 from rlhf_lab.training.samples import Samples
-from rlhf_lab.training.step import GuardedOptimizer, Reduction, apply, as_state, call, from_state, make_actor, per_run, restrict
+from rlhf_lab.training.step import GuardedOptimizer, Reduction, as_state, from_state, make_actor, per_run
 from rlhf_lab.types import Loss, PolicyBatch, Trajectories, ValueBatch, clean
 
 if TYPE_CHECKING:

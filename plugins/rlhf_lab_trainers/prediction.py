@@ -9,11 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rlhf_lab.calling import apply, restrict
 from rlhf_lab.components import Component, Trainer
 from rlhf_lab.training.episodes import EpisodeMeter
 from rlhf_lab.training.protocols import Setup, Size
 from rlhf_lab.training.samples import Samples
-from rlhf_lab.training.step import GuardedOptimizer, apply, as_state, from_state, make_actor, per_run, restrict
+from rlhf_lab.training.step import GuardedOptimizer, as_state, from_state, make_actor, per_run
 from rlhf_lab.types import Trajectories, ValueBatch
 
 __all__ = ["Prediction", "PredictionLearner"]

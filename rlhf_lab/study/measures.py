@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf_lab.calling import apply, restrict
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.spec import RunSpec
 from rlhf_lab.training.protocols import Learner
-from rlhf_lab.training.step import Reduction, apply, restrict
+from rlhf_lab.training.step import Reduction
 from rlhf_lab.types import PolicyBatch
 from rlhf_lab.worlds.estimator_error import estimator_error, gradient_error
 from rlhf_lab.worlds.protocol import ExactWorld
+from rlhf_lab.worlds.tabular import TabularMDP
 
 __all__ = ["ALONG", "STATIC", "along", "exact_quantities", "first_update", "references"]
 
@@ -75,7 +77,8 @@ def policy_table(actor: Any, world: ExactWorld) -> Tensor:
     mask = None if world.legal is None else world.legal.expand(_runs(actor), -1, -1)
     with torch.no_grad():
         table = actor.action_log_probs(states, mask).double().exp()
-    return table / table.sum(-1, keepdim=True)
+    probabilities: Tensor = table / table.sum(-1, keepdim=True)
+    return probabilities
 
 
 def exact_quantities(measures: frozenset[str], spec: RunSpec) -> dict[str, float]:
@@ -167,8 +170,10 @@ def _gradient(actor: Any, loss: Tensor) -> Tensor:
     return torch.cat([g.flatten(1) for g in parts if g is not None], dim=1)
 
 
-def _first_run(world: TabularMDP) -> TabularMDP:
+def _first_run(world: ExactWorld) -> ExactWorld:
     """Return the world of the first run, where runs have worlds of their own."""
+    if not isinstance(world, TabularMDP):
+        return world
     tables = {name: getattr(world, name) for name in ("transition", "reward")}
     return dataclasses.replace(world, **{name: table.flatten(0, -4)[0] for name, table in tables.items() if table.ndim > 3})
 
@@ -176,7 +181,7 @@ def _first_run(world: TabularMDP) -> TabularMDP:
 def _value_error(actor: Any, world: ExactWorld, policy: Tensor) -> Tensor:
     states = torch.arange(len(world.terminal)).expand(_runs(actor), -1)
     with torch.no_grad():
-        values = actor.values(states)
+        values: Tensor | None = actor.values(states)
     if values is None:
         raise LabError("measure: value_error needs a policy with a critic; set policy.critic: true")
     error = (values.double() - world.state_values(policy))[:, ~world.terminal]

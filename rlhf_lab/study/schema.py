@@ -122,7 +122,7 @@ class Study(_Model):
     description: str = Field(default="", description="what it asks and how it answers, in a paragraph")
     spec: dict[str, Any] = Field(description="the common spec: environment, policy, trainer, advantage, objective ...")
     arms: dict[str, dict[str, Any]] = Field(
-        default_factory=lambda: {"base": {}}, min_length=1, description="overrides by arm: nested, or dotted paths"
+        default={"base": {}}, min_length=1, description="overrides by arm: nested, or dotted paths"
     )
     grid: dict[str, list[Any]] = Field(default_factory=dict, description="dotted path -> values; crossed with the arms")
     seeds: Annotated[int, Field(ge=1, le=100_000)] | list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(

@@ -26,9 +26,9 @@ def minibatches(
 ) -> Iterator[tuple[Samples, dict[str, Tensor]]]:
     """Yield ``count`` minibatches per epoch, each run shuffled by its own stream; ``first`` numbers the first epoch.
 
-    The unit is the widest of ``scopes``: a step (only where the samples are stepwise), a row, or the rows of a group. Steps
-    that are not valid are left out: rows are padded to the longest of all runs, and what a run learns must not depend on that.
-    A run with fewer steps than another has its minibatches filled up with steps that are not valid.
+    The unit is the widest of ``scopes``: a step (only where the samples are stepwise), a row, or the rows of a group.
+    Steps that are not valid are left out: rows are padded to the longest of all runs, and what a run learns must not
+    depend on that. A run with fewer steps than another has its minibatches filled up with steps that are not valid.
 
     Raises ``LabError`` where there are fewer units than minibatches.
     """
@@ -65,7 +65,7 @@ def minibatches(
 
 
 def _keys(streams: Streams, step: int, units: int, length: int) -> Tensor:
-    """Return ``[runs, units]`` uniforms to sort by. Step t of row i has the same one however long the rows are padded."""
+    """Return ``[runs, units]`` uniforms to sort by; step t of row i has the same one however long rows are padded."""
     return streams.uniforms(step, length, units // length).transpose(1, 2).reshape(streams.runs, units)
 
 

@@ -5,72 +5,21 @@ Runs never mix: every parameter has a leading run axis, the summed loss has one 
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from rlhf_lab.components import Aggregation, Component
+from rlhf_lab.calling import call
+from rlhf_lab.components import Aggregation
 from rlhf_lab.errors import LabError
 from rlhf_lab.training.protocols import Actor, Setup, Spaces
-from rlhf_lab.training.samples import unchecked
-from rlhf_lab.types import BatchError, Loss, Trajectories
+from rlhf_lab.types import Loss
 
-__all__ = ["GuardedOptimizer", "Reduction", "apply", "as_state", "call", "from_state", "make_actor", "per_run", "restrict"]
+__all__ = ["GuardedOptimizer", "Reduction", "as_state", "from_state", "make_actor", "per_run"]
 
 DIVERGED: Final = 1e12  # a weight beyond this overflows float32 two products later; such a run is frozen, not averaged
-
-
-def restrict(batch: Trajectories, component: Component) -> Trajectories:
-    """Return the batch with None for every optional field that the component does not need."""
-    needs = component.needs()
-    return unchecked(batch, {f.name: None for f in fields(batch) if f.default is None and f.name not in needs})
-
-
-def call(component: Component, *arguments: Any, **options: Any) -> Any:
-    """Call a component; whatever it raises becomes a ``LabError`` that names the component and the line of its file."""
-    try:
-        return component(*arguments, **options)  # type: ignore[operator] - every role that does math is callable
-    except Exception as error:
-        who = f"{component.role} {component.name!r}"
-        if isinstance(error, BatchError | LabError):
-            raise LabError(f"{who}: {error}") from error
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(frame.filename).name}:{frame.lineno}"
-        raise LabError(f"{who} raised {type(error).__name__}: {error} ({place})") from error
-
-
-def apply(component: Component, *batches: Any) -> Any:
-    """Call a component on stacked batches: at once where it may see several runs, else run by run.
-
-    A component of scope group or batch that is not ``stacked`` must see one run's data per call.
-    """
-    if component.stacked or component.scope in ("step", "item", "episode"):
-        return call(component, *batches)
-    runs = getattr(batches[0], fields(batches[0])[0].name).shape[0]
-    answers = [call(component, *(_one_run(batch, run) for batch in batches)) for run in range(runs)]
-    names = [f.name for f in fields(answers[0])]
-    return type(answers[0])(**{name: _stack([getattr(answer, name) for answer in answers]) for name in names})
-
-
-def _one_run(batch: Any, run: int) -> Any:
-    return replace(batch, **{f.name: _pick(getattr(batch, f.name), run) for f in fields(batch)})
-
-
-def _pick(value: Any, run: int) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _pick(x, run) for name, x in value.items()}
-    return value[run] if isinstance(value, Tensor) else value
-
-
-def _stack(values: list[Any]) -> Any:
-    if isinstance(values[0], Mapping):
-        return {name: _stack([v[name] for v in values]) for name in values[0]}
-    return torch.stack(values) if isinstance(values[0], Tensor) else values[0]
 
 
 def make_actor(setup: Setup, spaces: Spaces) -> Actor:
@@ -131,7 +80,8 @@ class Reduction:
     def _normalised(self, counted: Tensor, dtype: torch.dtype) -> Tensor:
         answer = call(self.aggregation, counted, self.ends)
         total = per_run(answer.total).clamp(min=torch.finfo(torch.float32).tiny)
-        return (answer.weights / total.view(-1, *[1] * (counted.ndim - 1))).to(dtype)
+        weights: Tensor = answer.weights / total.view(-1, *[1] * (counted.ndim - 1))
+        return weights.to(dtype)
 
 
 class GuardedOptimizer:

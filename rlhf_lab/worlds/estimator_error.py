@@ -13,8 +13,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from rlhf_lab.calling import Aggregator, Estimator, Normalizer, Objective, apply, restrict
 from rlhf_lab.types import Advantages, PolicyBatch, clean
-from rlhf_lab.worlds.calling import Aggregator, Estimator, Normalizer, Objective, apply, restrict
 from rlhf_lab.worlds.outcomes import (
     cells,
     estimate,

@@ -28,7 +28,7 @@ def print_summary(results: Results, console: Console) -> None:
         if table.name == first:
             console.print(_scores(table))
     if any(arm.exact for arm in results.arms):
-        console.print(_exact(results))
+        console.print(_exact(results, console.width))
     if findings := evaluate(results):
         console.print(_conclusions(findings))
     for warning in warnings_of(results, tables):
@@ -58,19 +58,24 @@ def _scores(table: ScoreTable) -> Table:
     return drawn
 
 
-def _exact(results: Results) -> Table:
+def _exact(results: Results, width: int) -> Table:
+    """Return the exact quantities, as many as fit the width beside the arms' names."""
     arms = [arm for arm in results.arms if arm.exact]
     names = list(dict.fromkeys(name for arm in arms for name in arm.exact))
-    drawn = _table("Exact quantities, no sampling", "arm", *(text.words(name) for name in names))
+    room = width - min(max(len(arm.name) for arm in arms), 30)
+    shown = names[: max(1, room // 13)]
+    drawn = _table("Exact quantities, no sampling", "arm", *(text.words(name) for name in shown))
     for arm in arms[:MOST_ROWS]:
-        drawn.add_row(arm.name, *(text.number(arm.exact.get(name, float("nan"))) for name in names))
-    _more(drawn, len(arms))
+        drawn.add_row(arm.name, *(text.number(arm.exact.get(name, float("nan"))) for name in shown))
+    _more(drawn, len(arms), names[len(shown) :])
     return drawn
 
 
-def _more(table: Table, rows: int) -> None:
-    if rows > MOST_ROWS:
-        table.caption = f"{rows - MOST_ROWS} more in the report"
+def _more(table: Table, rows: int, columns: list[str] | None = None) -> None:
+    left_out = [f"{rows - MOST_ROWS} arms"] if rows > MOST_ROWS else []
+    left_out += [text.words(name) for name in columns or ()]
+    if left_out:
+        table.caption = f"in the report: {', '.join(left_out)}"
         table.caption_justify = "left"
 
 

@@ -1,17 +1,23 @@
-"""How a component is called: it sees the optional fields that it needs, and one run at a time where it must."""
+"""How a component is called: it sees the optional fields that it needs, one run at a time where it must, and its errors
+are told with its name.
+"""
 
 from __future__ import annotations
 
+import copy
+import traceback
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from rlhf_lab.types import Advantages, Loss, PolicyBatch, Trajectories, Weights
+from rlhf_lab.errors import LabError
+from rlhf_lab.types import Advantages, BatchError, Loss, PolicyBatch, Trajectories, Weights
 
-__all__ = ["Aggregator", "Called", "Estimator", "Normalizer", "Objective", "apply", "restrict"]
+__all__ = ["Aggregator", "Called", "Estimator", "Normalizer", "Objective", "apply", "call", "restrict"]
 
 Batch = TypeVar("Batch", Trajectories, PolicyBatch)
 
@@ -54,18 +60,36 @@ class Aggregator(Called, Protocol):
 def restrict(batch: Batch, component: Called) -> Batch:
     """Return the batch with None for every optional field that the component does not need."""
     kept = component.needs() | {"state"}
-    unneeded: dict[str, Any] = {f.name: None for f in fields(batch) if f.default is None and f.name not in kept}
-    return replace(batch, **unneeded)
+    restricted = copy.copy(batch)  # no second check: leaving fields out cannot break the contract
+    for f in fields(batch):
+        if f.default is None and f.name not in kept:
+            object.__setattr__(restricted, f.name, None)
+    return restricted
+
+
+def call(component: Any, *arguments: Any, **options: Any) -> Any:
+    """Call a component; whatever it raises becomes a ``LabError`` that names the component and the line of its file."""
+    try:
+        return component(*arguments, **options)
+    except Exception as error:
+        who = f"{component.role} {component.name!r}"
+        if isinstance(error, BatchError | LabError):
+            raise LabError(f"{who}: {error}") from error
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        raise LabError(f"{who} raised {type(error).__name__}: {error} ({place})") from error
 
 
 def apply(component: Any, *batches: Any) -> Any:
-    """Call a component on batches ``[runs, rows, t]``: at once where it may see several runs, else run by run."""
+    """Call a component on batches ``[runs, rows, t]``: at once where it may see several runs, else run by run.
+
+    A component of scope group or batch that is not ``stacked`` must see one run's data per call.
+    """
     if component.stacked or component.scope in ("step", "item", "episode"):
-        return component(*batches)
+        return call(component, *batches)
     first = batches[0]
     runs = len(first if isinstance(first, Tensor) else getattr(first, fields(first)[0].name))
-    answers = [component(*(_pick(batch, run) for batch in batches)) for run in range(runs)]
-    return _stack(answers)
+    return _stack([call(component, *(_pick(batch, run) for batch in batches)) for run in range(runs)])
 
 
 def _pick(value: Any, run: int) -> Any:
