@@ -2,11 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/advantages.py
 
-Each estimator is called as everybody calls it, on a batch that is already there, and gives a checked
-``Advantages``. Its floor is one ``copy_`` between buffers that exist (no allocation), whose bytes read and written
-equal the estimator's inputs and outputs. Times are the thread's CPU time, so that a busy machine disturbs less, and
-medians over rounds in which every contestant runs once. Data: normal rewards and values, 5 % holes, 1 %
-terminations, 1 % truncations.
+Each estimator is called as everybody calls it, on a batch that is already there, and gives a checked ``Advantages``.
+Its floor is one ``copy_`` between buffers that exist, whose bytes read and written equal the estimator's inputs and
+outputs; the estimator also allocates its outputs.
+
+Times are the thread's CPU time, so that a busy machine disturbs less, and medians over rounds in which every contestant
+runs once. Data: normal rewards and values, 5 % holes (none for peers), 1 % terminations, 1 % truncations.
 """
 
 from __future__ import annotations

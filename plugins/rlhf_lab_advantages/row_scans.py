@@ -57,15 +57,15 @@ def _call(kernel: Any, batch: Trajectories, fields: list[Tensor], *parameters: f
     """Call ``kernel(terminated, truncated, valid, rewards, *fields, *parameters, *outputs)``, arrays ``[rows, t]``."""
     shape, dtype = batch.rewards.shape, batch.rewards.dtype
     inputs = [batch.terminated, batch.truncated, batch.valid, batch.rewards, *fields]
-    compiled = dtype in (torch.float32, torch.float64)
-    if not compiled:
+    if dtype not in (torch.float32, torch.float64):
         inputs = [x.float() if x.is_floating_point() else x for x in inputs]
     rows = (math.prod(shape[:-1]), shape[-1])
-    # One allocation for all answers: freed together, its pages are used again by the next call.
-    answers = torch.empty((outputs, *rows), dtype=inputs[3].dtype)
     arrays = [np.ascontiguousarray(x.numpy()).reshape(rows) for x in inputs]
-    kernel(*arrays, *parameters, *answers.numpy())
-    return [x.view(shape).to(dtype) for x in answers.unbind()]
+    # NumPy's plain malloc, once: on Linux torch's aligned blocks are often given back to the system when freed, and
+    # touching fresh pages then takes longer than the recursion.
+    answers = np.empty((outputs, *rows), dtype=arrays[3].dtype)
+    kernel(*arrays, *parameters, *answers)
+    return [torch.from_numpy(x).view(shape).to(dtype) for x in answers]
 
 
 @numba.njit(cache=True, fastmath=_FUSED)

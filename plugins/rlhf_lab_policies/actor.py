@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import torch
 from pydantic import Field
@@ -42,7 +42,12 @@ class StackedPolicy(Policy):
 
 
 class StackedActor(nn.Module, ABC):
-    """A policy with weights ``[runs, ...]`` by name; the names of a critic's own weights begin with ``critic``."""
+    """A policy with weights ``[runs, ...]`` by name; the names of a critic's own weights begin with ``critic``.
+
+    ``block``: where products of matrices are summed over rows, samples are evaluated in multiples of so many rows.
+    """
+
+    block: ClassVar[int] = 1
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
@@ -112,13 +117,13 @@ class StackedActor(nn.Module, ABC):
     def evaluate(self, samples: Samples) -> Evaluation:
         """Return what the current weights say of ``samples``, with gradients, and what the reference says, without."""
         steps = samples.trajectories.valid.shape
-        observations, actions, mask = _inputs(samples)
+        observations, actions, mask = self._inputs(samples)
         current, values = self._both(self.weights, observations, mask)
         kept = self.reference
         reference = None if kept is None else self._distribution(kept, observations, mask)
 
         def by_row(x: Tensor | None) -> Any:
-            return None if x is None else x.view(*steps, *x.shape[2:])
+            return None if x is None else x[:, : steps[1:].numel()].reshape(*steps, *x.shape[2:])
 
         return Evaluation(
             log_probs=by_row(current.log_prob(actions)),
@@ -131,22 +136,33 @@ class StackedActor(nn.Module, ABC):
 
     def score_norms(self, samples: Samples) -> Tensor:
         """Return ‖∇_θ log π(a|s)‖² over the policy's weights θ for every step ``[runs, rows, t]``, without gradient."""
-        observations, actions, mask = _inputs(samples)
-        return self._score_norms(observations, actions, mask).detach().view(samples.trajectories.valid.shape)
+        steps = samples.trajectories.valid.shape
+        norms = self._score_norms(*self._inputs(samples)).detach()
+        return norms[:, : steps[1:].numel()].reshape(steps)
+
+    def _inputs(self, samples: Samples) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return observations, actions and mask as ``[runs, n, ...]``, harmless at invalid steps.
+
+        n is ``rows * t``, filled up with invalid steps to a multiple of ``block``.
+        """
+        valid = samples.trajectories.valid.flatten(1)
+        missing = -valid.shape[1] % self.block
+        sound = missing == 0 and bool(valid.all())
+        valid = _fill(valid, missing)
+
+        def prepare(name: str) -> Tensor:
+            x = _fill(samples.inputs[name].flatten(1, 2), missing)
+            return x if sound else clean(x, valid.view(*valid.shape, *[1] * (x.ndim - 2)))
+
+        mask = prepare("mask") if "mask" in samples.inputs else None
+        if mask is not None and not sound:
+            mask = mask | ~valid[..., None]
+        return prepare("observations"), prepare("actions"), mask
 
 
-def _inputs(samples: Samples) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return observations, actions and mask as ``[runs, rows * t, ...]``, made harmless at invalid steps."""
-    observations, actions = samples.inputs["observations"].flatten(1, 2), samples.inputs["actions"].flatten(1, 2)
-    mask = samples.inputs.get("mask")
-    mask = None if mask is None else mask.flatten(1, 2)
-    valid = samples.trajectories.valid
-    if not bool(valid.all()):
-        valid = valid.flatten(1, 2)
-        observations = clean(observations, valid.view(*valid.shape, *[1] * (observations.ndim - 2)))
-        actions = clean(actions, valid.view(*valid.shape, *[1] * (actions.ndim - 2)))
-        mask = None if mask is None else mask | ~valid[..., None]
-    return observations, actions, mask
+def _fill(x: Tensor, missing: int) -> Tensor:
+    """Return ``x [runs, n, ...]`` with ``missing`` more entries of zeros or False along n."""
+    return torch.cat([x, x.new_zeros(x.shape[0], missing, *x.shape[2:])], dim=1) if missing else x
 
 
 def encoding(spaces: Spaces) -> Tensor | None:

@@ -13,7 +13,7 @@ from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Spaces
 from rlhf_lab_policies.actor import StackedActor, StackedPolicy, Weights, encode, encoding
 from rlhf_lab_policies.distributions import Categorical
-from rlhf_lab_policies.stacked import affine
+from rlhf_lab_policies.stacked import BLOCK, affine
 
 __all__ = ["LinearSoftmax"]
 
@@ -57,6 +57,7 @@ class LinearSoftmax(StackedPolicy):
 
 
 class _LinearActor(StackedActor):
+    block = BLOCK
     features: Tensor | None  # [states, d]
     action_features: Tensor | None  # [states, actions, d]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Final, Literal
 
@@ -15,7 +15,7 @@ from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Spaces
 from rlhf_lab_policies.actor import Distribution, StackedActor, StackedPolicy, Weights, encode, encoding
 from rlhf_lab_policies.distributions import Categorical, DiagonalGaussian
-from rlhf_lab_policies.stacked import affine, orthogonal
+from rlhf_lab_policies.stacked import BLOCK, affine, orthogonal
 
 __all__ = ["MLP"]
 
@@ -78,6 +78,7 @@ class MLP(StackedPolicy):
 
 
 class _MLPActor(StackedActor):
+    block = BLOCK
     features: Tensor | None  # [states, d] of a finite world
 
     def __init__(
@@ -93,11 +94,14 @@ class _MLPActor(StackedActor):
     def _encode(self, weights: Weights, observations: Tensor) -> Tensor:
         return encode(observations, self.features, weights["actor_head_weight"].dtype)
 
-    def _layers(self, weights: Weights, layers: Layers, x: Tensor) -> list[Tensor]:
-        """Return the input of each layer, and after them the output of the last."""
+    def _layers(
+        self, weights: Weights, layers: Layers, x: Tensor, probes: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        """Return the input of each layer, and after them the output of the last; ``probes`` are added before f."""
         states = [x]
-        for layer in layers:
+        for i, layer in enumerate(layers):
             y = affine(states[-1], weights[f"{layer}_weight"], weights[f"{layer}_bias"])
+            y = y if probes is None else y + probes[i]
             states.append(y if layer in _HEAD_GAINS else self._activation(y))
         return states
 
@@ -131,18 +135,15 @@ class _MLPActor(StackedActor):
         Source: Goodfellow 2015, "Efficient per-example gradient computations".
         """
         weights = {name: value.detach() for name, value in self.weights.items()}
-        runs, n = observations.shape[:2]
-        biases = []
-        for layer in self._actor:  # a bias for each sample, so that its gradient is that sample's δ
-            bias = weights[f"{layer}_bias"].expand(runs, n, -1).clone().requires_grad_()
-            weights[f"{layer}_bias"] = bias
-            biases.append(bias)
-        states = self._layers(weights, self._actor, self._encode(weights, observations))
+        probes = [  # zeros added to each hW + b, whose gradient is δ
+            (weights[f"{layer}_bias"] * 0).repeat(1, observations.shape[1], 1).requires_grad_() for layer in self._actor
+        ]
+        states = self._layers(weights, self._actor, self._encode(weights, observations), probes)
         distribution = self._from_head(weights, states[-1], mask)
-        deltas = torch.autograd.grad(distribution.log_prob(actions).sum(), biases)
-        norms = torch.stack(
-            [d.square().sum(-1) * (h.square().sum(-1) + 1) for d, h in zip(deltas, states[:-1], strict=True)]
-        ).sum(0)
+        deltas = torch.autograd.grad(distribution.log_prob(actions).sum(), probes)
+        norms = torch.zeros_like(deltas[0][..., 0])
+        for delta, state in zip(deltas, states[:-1], strict=True):
+            norms += delta.square().sum(dim=-1) * (state.square().sum(dim=-1) + 1)
         if isinstance(distribution, DiagonalGaussian):  # ∂ log π / ∂ log std_i = z_i² - 1
-            norms = norms + (distribution.standardise(actions).square() - 1).square().sum(dim=-1)
+            norms += (distribution.standardise(actions).square() - 1).square().sum(dim=-1)
         return norms

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlhf_lab.types import Trajectories
 
-__all__ = ["Samples", "taker", "unchecked"]
+__all__ = ["Samples", "taker"]
 
 
 def taker(index: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
@@ -24,7 +24,7 @@ def taker(index: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
     return take
 
 
-def unchecked(batch: Trajectories, changes: Mapping[str, Tensor | None]) -> Trajectories:
+def _unchecked(batch: Trajectories, changes: Mapping[str, Tensor | None]) -> Trajectories:
     """Return the batch with other fields and without a second check, for changes that cannot break its contract."""
     changed = copy.copy(batch)
     for name, value in changes.items():
@@ -64,4 +64,4 @@ class Samples:
         found = {f.name: getattr(self.trajectories, f.name) for f in fields(self.trajectories)}
         changed = {name: change(name, x) for name, x in found.items() if x is not None}
         inputs = {name: change("", x) for name, x in self.inputs.items()}
-        return Samples(unchecked(self.trajectories, changed), inputs, self.stepwise)
+        return Samples(_unchecked(self.trajectories, changed), inputs, self.stepwise)

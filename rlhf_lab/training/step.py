@@ -50,7 +50,7 @@ def from_state(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def per_run(x: Tensor) -> Tensor:
-    """Return ``[runs]`` sums of ``x [runs, ...]``, added up one by one: padding zeros, of whatever length, change no bit."""
+    """Return ``[runs]`` sums of ``x [runs, ...]``, added one by one, so that padding zeros change no bit."""
     return x.reshape(x.shape[0], -1).cumsum(1)[:, -1]
 
 

@@ -1,0 +1,137 @@
+"""Environment steps per second of a whole arm, learning included, against Stable-Baselines3 in the same run.
+
+    python benchmarks/study_throughput.py [--rounds 5] [--threads 1]
+
+Two comparisons with equal hyper-parameters on each side: A2C on the 19-state random walk (tabular policy here, a linear
+network on one-hot states there; 8 environments x 5 steps), and PPO on the cart pole (4 environments x 128 steps, 4 epochs x 4
+minibatches, separate 64-64 tanh networks). Ours is summed over seeds that train at once; theirs is one seed, as it runs there.
+Rounds alternate between the two sides; the median of the rounds is printed, and the ratio of the medians. Then the cost of a
+seed for 1, 10, 100 and 1000 seeds at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from rlhf_lab.registry import Registry, load_plugins
+from rlhf_lab.spec import make_spec
+from rlhf_lab.study.runner import start
+
+WALK: dict[str, Any] = {
+    "environment": {"name": "random_walk", "states": 19},
+    "policy": {"name": "tabular_softmax", "critic": True},
+    "trainer": {"name": "online", "envs": 8, "steps": 5, "max_grad_norm": 0.5},
+    "advantage": {"name": "gae", "lam": 1.0},
+    "objective": "reinforce",
+    "value": "mse",
+    "optimizer": {"name": "sgd", "lr": 0.01},
+    "gamma": 0.99,
+}
+CARTPOLE: dict[str, Any] = {
+    "environment": "cartpole",
+    "policy": {"name": "mlp", "hidden": [64, 64], "activation": "tanh"},
+    "trainer": {"name": "online", "envs": 4, "steps": 128, "epochs": 4, "minibatches": 4, "max_grad_norm": 0.5},
+    "advantage": {"name": "gae", "lam": 0.95},
+    "normalizer": "batch",
+    "objective": "ppo_clip",
+    "value": "mse",
+    "optimizer": {"name": "adam", "lr": 2.5e-4},
+    "gamma": 0.99,
+}
+
+
+class Walk(gymnasium.Env[Any, Any]):
+    """The 19-state walk as a plain Gymnasium environment, for the peer."""
+
+    observation_space = gymnasium.spaces.Discrete(21)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.state = 10
+        return self.state, {}
+
+    def step(self, action: Any) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        self.state += 1 if action else -1
+        done = self.state in (0, 20)
+        return self.state, float(np.sign(self.state - 10)) if done else 0.0, done, False, {}
+
+
+def ours(data: dict[str, Any], seeds: int, iterations: int, registry: Registry) -> float:
+    """Return environment steps per second over all seeds, after a warm-up."""
+    learner = start(make_spec(data, registry)[0], list(range(seeds)))
+    for _ in range(2):
+        learner.step(0.0)
+    began = time.perf_counter()
+    for _ in range(iterations):
+        learner.step(0.0)
+    size = data["trainer"]["envs"] * data["trainer"]["steps"]
+    return seeds * size * iterations / (time.perf_counter() - began)
+
+
+def theirs(kind: str, steps: int) -> float:
+    """Return environment steps per second of one Stable-Baselines3 run, after a warm-up."""
+    from stable_baselines3 import A2C, PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    if kind == "walk":
+        envs = DummyVecEnv([Walk for _ in range(8)])
+        model: Any = A2C("MlpPolicy", envs, n_steps=5, policy_kwargs={"net_arch": []}, device="cpu")
+    else:
+        envs = DummyVecEnv([lambda: gymnasium.make("CartPole-v1") for _ in range(4)])
+        model = PPO(
+            "MlpPolicy", envs, n_steps=128, n_epochs=4, batch_size=128, learning_rate=2.5e-4, clip_range=0.2,
+            vf_coef=0.5, policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}}, device="cpu",
+        )  # fmt: skip
+    model.learn(512)
+    began = time.perf_counter()
+    model.learn(steps)
+    return float(steps / (time.perf_counter() - began))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")
+    console, registry = Console(), load_plugins()
+    try:
+        import stable_baselines3
+
+        peer = f"stable-baselines3 {stable_baselines3.__version__}"
+    except ImportError:
+        peer = ""
+        console.print("stable-baselines3 is not installed (extra `bench`): only our own figures follow")
+
+    table = Table("task", "seeds", "steps/s", peer or "no peer", "ratio")
+    for kind, data, iterations, steps in (("walk", WALK, 200, 8000), ("cartpole", CARTPOLE, 3, 8192)):
+        mine, other = [], []
+        for _ in range(options.rounds):
+            mine.append(ours(data, 100, iterations, registry))
+            if peer:
+                other.append(theirs(kind, steps))
+        left, right = statistics.median(mine), statistics.median(other) if other else float("nan")
+        table.add_row(kind, "100", f"{left:,.0f}", f"{right:,.0f}", f"{left / right:,.1f}x")
+    console.print(table)
+
+    scaling = Table("seeds at once", *(f"{kind}: µs per step and seed" for kind in ("walk", "cartpole")))
+    for seeds, loops in ((1, (400, 20)), (10, (400, 10)), (100, (200, 3)), (1000, (40, 1))):
+        costs = [1e6 / ours(data, seeds, n, registry) for data, n in zip((WALK, CARTPOLE), loops, strict=True)]
+        scaling.add_row(f"{seeds}", *(f"{cost:.3f}" for cost in costs))
+    console.print(scaling)
+
+
+if __name__ == "__main__":
+    main()
