@@ -5,6 +5,7 @@ are told with its name.
 from __future__ import annotations
 
 import copy
+import inspect
 import traceback
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -75,7 +76,9 @@ def call(component: Any, *arguments: Any, **options: Any) -> Any:
         who = f"{component.role} {component.name!r}"
         if isinstance(error, BatchError | LabError):
             raise LabError(f"{who}: {error}") from error
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if frame.filename == inspect.getsourcefile(type(component))]
+        frame = (own or frames)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
         raise LabError(f"{who} raised {type(error).__name__}: {error} ({place})") from error
 

@@ -1,5 +1,6 @@
 """A run that is killed anywhere goes on with the same command and ends with the same numbers."""
 
+import json
 import os
 import signal
 import subprocess
@@ -71,8 +72,6 @@ def test_killed_and_resumed(tmp_path, uninterrupted):
         "import json, sys, rlhf_lab; from rlhf_lab.study import runner; runner.CHECKPOINT_SECONDS = 0.0\n"
         "rlhf_lab.compare(json.loads(sys.argv[1]), out=sys.argv[2])"
     )
-    import json
-
     process = subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(STUDY), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -96,14 +95,14 @@ def test_a_full_disk_keeps_what_was_finished(tmp_path, monkeypatch):
     from rlhf_lab.errors import LabError
     from rlhf_lab.study import store
 
-    save = store.save_file
+    save = store.save
 
-    def full(tensors, path, metadata=None):
+    def full(tensors, metadata=None):
         if '"name": "b"' in metadata["json"]:
             raise OSError(28, "No space left on device")
-        save(tensors, path, metadata=metadata)
+        return save(tensors, metadata=metadata)
 
-    monkeypatch.setattr(store, "save_file", full)
+    monkeypatch.setattr(store, "save", full)
     with pytest.raises(LabError, match=r"No space left on device.*What was finished before is kept"):
         rlhf_lab.compare(STUDY, out=tmp_path)
     assert Store(tmp_path).result("a") is not None

@@ -131,7 +131,7 @@ def test_a_step_descends_and_returns_the_gradient_norm_of_each_run() -> None:
     model = Weighted(2)
     # run 0: gradient (3, 4, 0, 0, 0) of norm 5, run 1: (1, 1, 1, 1, 0) of norm 2; theta - 0.5 g
     norms = guarded(model, 2).step(model(torch.tensor([[3.0, 4, 0, 0, 0], [1, 1, 1, 1, 0]])))
-    assert norms.tolist() == [5.0, 2.0]
+    assert norms.tolist() == pytest.approx([5.0, 2.0])
     assert model.flat().tolist() == [[-0.5, -1.0, 1.0, 1.0, 1.0], [1.5, 1.5, 1.5, 1.5, 2.0]]
 
 
@@ -140,7 +140,7 @@ def test_gradients_are_clipped_per_run() -> None:
     model = Weighted(2)
     norms = guarded(model, 2, max_grad_norm=2.5).step(model(torch.tensor([[3.0, 4, 0, 0, 0], [0, 0, 0, 0, 2]])))
     due = torch.tensor([[1 - 0.75, 1 - 1.0, 1, 1, 1], [2.0, 2, 2, 2, 1]])
-    assert norms.tolist() == [5.0, 2.0] and torch.allclose(model.flat(), due, atol=1e-6)
+    assert norms.tolist() == pytest.approx([5.0, 2.0]) and torch.allclose(model.flat(), due, atol=1e-6)
 
 
 def test_clipping_a_run_equals_torch_s_own_clipping() -> None:
@@ -188,15 +188,15 @@ def test_no_nan_enters_the_optimiser_s_moments() -> None:
     assert all(bool(x.isfinite().all()) for x in optimizer.state_dict().values())
 
 
-def test_weights_that_left_the_finite_range_are_put_back() -> None:
+def test_weights_that_left_the_sound_range_are_brought_back_to_its_edge() -> None:
     model = Weighted(3)
     optimizer = guarded(model, 3)
-    before = optimizer.snapshot()
     with torch.no_grad():
         model.a[0, 1], model.c[1], model.b[2, 0, 0] = 2e12, NAN, 7.0
-    optimizer.check_weights(before)
+    optimizer.check_weights()
     assert optimizer.alive.tolist() == [False, False, True]
-    assert model.flat()[:2].tolist() == [[1.0] * 5, [2.0] * 5] and model.b[2, 0, 0] == 7
+    assert model.a[0, 1] == 1e12 and model.c[1] == 0 and model.b[2, 0, 0] == 7  # inf and NaN are gone, the rest stays
+    assert bool(model.flat().isfinite().all())
 
 
 def test_a_frozen_run_stays_frozen() -> None:

@@ -1,11 +1,12 @@
 """Linear algebra on a leading run axis, with the same bits for a run whatever runs beside it.
 
-BLAS picks a routine by the sizes of the matrices, and routines round differently. What other runs do must not change the
-sizes, and it could in two ways: by their number, and by their longer episodes, to whose length all rows are padded.
+BLAS picks a routine by the sizes of the matrices, and routines round differently. Hence other runs must not change the
+sizes, neither by their number nor by their longer episodes, to whose length all rows are padded.
 """
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, Final
 
 import torch
@@ -20,24 +21,30 @@ BLOCK: Final = 128  # rows per product
 
 
 class _Affine(torch.autograd.Function):
-    """``x @ weight + bias`` and its gradients, ``BLOCK`` rows at a time; blocks of zeros change no bit of a gradient."""
+    """``x @ weight + bias`` and its gradients, ``BLOCK`` rows at a time; more rows of zeros change no bit of these."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _join([torch.baddbmm(bias, block, weight) for block in x.split(BLOCK, dim=1)])
+        return _forward(x, weight, bias)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        grads = grad.split(BLOCK, dim=1)
+        grads = _blocks(grad)
         by_x = _join([torch.bmm(g, weight.mT) for g in grads]) if ctx.needs_input_grad[0] else None
-        by_weight, by_bias = torch.zeros_like(weight), weight.new_zeros(weight.shape[0], 1, weight.shape[2])
-        for block, g in zip(x.split(BLOCK, dim=1), grads, strict=True):
-            by_weight += torch.bmm(block.mT, g)
-            by_bias += g.sum(dim=1, keepdim=True)
+        by_weight = reduce(torch.add, (torch.bmm(block.mT, g) for block, g in zip(_blocks(x), grads, strict=True)))
+        by_bias = reduce(torch.add, (g.sum(dim=1, keepdim=True) for g in grads))
         return by_x, by_weight, by_bias
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return _join([torch.baddbmm(bias, block, weight) for block in _blocks(x)])
+
+
+def _blocks(x: Tensor) -> list[Tensor]:
+    return [x[:, first : first + BLOCK] for first in range(0, max(x.shape[1], 1), BLOCK)]
 
 
 def _join(blocks: list[Tensor]) -> Tensor:
@@ -49,9 +56,14 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is None:
         bias = weight.new_zeros(weight.shape[0], 1, weight.shape[2])
     if x.shape[0] == 1:  # a single matrix has routines of its own; a batch of two takes the same path as any larger one
-        twice: Tensor = _Affine.apply(*(y.expand(2, -1, -1) for y in (x, weight, bias)))
-        return twice[:1]
-    product: Tensor = _Affine.apply(x, weight, bias)
+        return _apply(*(y.expand(2, -1, -1) for y in (x, weight, bias)))[:1]
+    return _apply(x, weight, bias)
+
+
+def _apply(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if not torch.is_grad_enabled():
+        return _forward(x, weight, bias)  # acting is many small calls, and a Function costs more than such a product
+    product: Tensor = _Affine.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return product
 
 

@@ -15,7 +15,15 @@ from rlhf_lab.training.episodes import EpisodeMeter
 from rlhf_lab.training.minibatches import minibatches
 from rlhf_lab.training.protocols import BuiltEnvironment, Evaluation, Setup
 from rlhf_lab.training.samples import Samples
-from rlhf_lab.training.step import GuardedOptimizer, Reduction, as_state, from_state, make_actor, per_run
+from rlhf_lab.training.step import (
+    GuardedOptimizer,
+    Reduction,
+    as_state,
+    from_state,
+    make_actor,
+    per_run,
+    per_run_all,
+)
 from rlhf_lab.types import Loss, PolicyBatch, Trajectories, ValueBatch, clean
 
 if TYPE_CHECKING:
@@ -52,7 +60,8 @@ class OnlineLearner:
         if "kl" in setup.components or any("ref_log_probs" in c.needs() for c in setup.components.values()):
             self.actor.keep_reference()
         self.kl_coef = torch.full((setup.runs,), options.kl_coef)
-        self.loss_state: dict[str, Tensor] = self.components["objective"].initial_state()
+        first = self.components["objective"].initial_state()
+        self.loss_state = {name: x.expand(setup.runs, *x.shape).clone() for name, x in first.items()}
         self.meter = EpisodeMeter(setup.runs)
         self.iteration = 0
         self.updates = 0  # optimiser steps so far; numbers the draws of a random loss
@@ -69,14 +78,14 @@ class OnlineLearner:
         metrics = self.meter.add(samples.trajectories)
         batch, observed = self._estimate(samples)
         metrics |= observed
-        before = self.optimizer.snapshot()
         metrics |= self._improve(batch)
-        self.optimizer.check_weights(before)
+        self.optimizer.check_weights()
         if "controller" in self.components:
             self.kl_coef = _controlled(self.components["controller"], self.kl_coef, metrics["kl"], self.alive)
             metrics["kl_coef"] = self.kl_coef.clone()
         self.iteration += 1
-        metrics = {name: torch.where(self.alive, value, torch.nan) for name, value in metrics.items()}
+        if not self.optimizer.all_alive:
+            metrics = {name: torch.where(self.alive, value, torch.nan) for name, value in metrics.items()}
         return metrics | {"steps": self.meter.steps.clone(), "episodes": self.meter.episodes.clone()}
 
     def _estimate(self, samples: Samples) -> tuple[_Batch, dict[str, Tensor]]:
@@ -135,22 +144,16 @@ class OnlineLearner:
 
         A stateful loss moves on once, after the last epoch and from its metrics: before, the policy has hardly moved.
         """
-        totals: dict[str, Tensor] = {}
-        last: dict[str, Tensor] = {}
-        count = self.options.minibatches
+        epochs: list[list[dict[str, Tensor]]] = [[] for _ in range(self.options.epochs)]
         for update, (samples, steps) in enumerate(self._minibatches(batch)):
             loss, metrics = self._loss(samples, steps)
             metrics["grad_norm"] = self.optimizer.step(loss)
             self.updates += 1
-            if update % count == 0:
-                last = {}
-            for name, value in metrics.items():
-                last[name] = last.get(name, 0) + value / count
-                totals[name] = totals.get(name, 0) + value / (count * self.options.epochs)
+            epochs[update // self.options.minibatches].append(metrics)
         if self.loss_state:
-            new = self.components["objective"].next_state(self.loss_state, last)
+            new = self.components["objective"].next_state(self.loss_state, _mean(epochs[-1]))
             self.loss_state = {k: torch.where(self.alive, v, self.loss_state[k]) for k, v in new.items()}
-        return totals
+        return _mean([metrics for epoch in epochs for metrics in epoch])
 
     def _minibatches(self, batch: _Batch) -> Iterator[tuple[Samples, Mapping[str, Tensor]]]:
         if self.options.minibatches == 1:
@@ -171,7 +174,7 @@ class OnlineLearner:
         )
 
     def _loss(self, samples: Samples, steps: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the total loss ``[runs]`` and its parts, detached."""
+        """Return the weighted total loss of each step ``[runs, rows, t]``, and its parts summed per run, detached."""
         objective = self.components["objective"]
         evaluation = self.actor.evaluate(samples)
         needs = objective.needs()
@@ -192,13 +195,14 @@ class OnlineLearner:
             PolicyBatch(evaluation.log_probs, steps["advantages"], steps["valid"], steps["ends"], **optional),
         )
         reduction = Reduction(self.components["aggregation"], steps["valid"], steps["ends"])
-        loss, metrics = reduction(policy)
+        loss, metrics = reduction.weigh(policy)
         metrics["policy_loss"] = loss.detach()
         for name, weight, part in self._other_losses(evaluation, steps):
-            value, _ = reduction(part)
-            metrics[name] = value.detach()
-            loss = loss + weight * value
-        return loss, metrics
+            weighted, _ = reduction.weigh(part)
+            metrics[name] = weighted.detach()
+            if not isinstance(weight, float) or weight:
+                loss = loss + weight * weighted
+        return loss, per_run_all(metrics)
 
     def _other_losses(self, evaluation: Evaluation, steps: Mapping[str, Tensor]) -> Iterator[tuple[str, Any, Loss]]:
         """Yield name, weight and per-step loss of value, entropy and KL, as far as they take part."""
@@ -214,7 +218,7 @@ class OnlineLearner:
         if "kl" in self.components and options.kl_in == "loss":
             old_log_probs = steps["old_log_probs"] if options.reuses else None
             penalty = _divergence(self.components["kl"], evaluation, steps["valid"], old_log_probs)
-            yield "kl", self.kl_coef.to(penalty), Loss(penalty)
+            yield "kl", self.kl_coef.to(penalty)[:, None, None], Loss(penalty)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all that the next iteration depends on."""
@@ -237,6 +241,13 @@ class OnlineLearner:
         self.loss_state = from_state("loss", state)
         self.kl_coef = state["kl_coef"]
         self.iteration, self.updates = state["counters"].tolist()
+
+
+def _mean(points: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of each metric over optimiser steps."""
+    if len(points) == 1:
+        return points[0]
+    return {name: torch.stack([point[name] for point in points]).mean(0) for name in points[0]}
 
 
 def _divergence(kl: Any, evaluation: Evaluation, valid: Tensor, old_log_probs: Tensor | None = None) -> Tensor:

@@ -80,7 +80,6 @@ class PredictionLearner:
         samples = self.environment.collect(self.actor, Size(1, "episodes"))
         batch, observations = samples.trajectories, samples.inputs["observations"]
         metrics = self.meter.add(batch)
-        before = self.optimizer.snapshot()
         offline = None if self.window else self._targets(batch)
         losses = torch.zeros(len(self.alive))
         for t in range(batch.rewards.shape[-1]):
@@ -91,7 +90,7 @@ class PredictionLearner:
             total = per_run(loss.values.masked_fill(~valid, 0))
             self.optimizer.step(total)
             losses += total.detach()
-        self.optimizer.check_weights(before)
+        self.optimizer.check_weights()
         self.iteration += 1
         metrics["value_loss"] = losses / per_run(batch.valid)
         metrics = {name: torch.where(self.alive, value, torch.nan) for name, value in metrics.items()}

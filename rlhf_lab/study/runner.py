@@ -108,30 +108,31 @@ class _Recorder:
     iterations: list[int] = field(default_factory=list)
     alive: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     references: dict[str, dict[str, float]] = field(default_factory=dict)
-    _sums: dict[str, Array] = field(default_factory=dict)
-    _counts: dict[str, Array] = field(default_factory=dict)
+    _names: tuple[str, ...] = ()
+    _sums: Array | None = None  # [metrics, seeds]
+    _counts: Array | None = None
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
-        for name, value in metrics.items():
-            array = value.detach().double().numpy()
-            known = np.isfinite(array)
-            self._sums[name] = self._sums.get(name, 0.0) + np.where(known, array, 0.0)
-            self._counts[name] = self._counts.get(name, 0.0) + known
+        """Add one iteration's metrics to the sums since the last point; what is not finite does not count."""
+        values = np.stack([value.detach().numpy() for value in metrics.values()]).astype(np.float64)
+        known = np.isfinite(values)
+        values = np.where(known, values, 0.0)
+        self._names = tuple(metrics)
+        self._sums = values if self._sums is None else self._sums + values
+        self._counts = known.astype(np.float64) if self._counts is None else self._counts + known
 
     def close(self, iteration: int, latest: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> dict[str, Array]:
         """Record a point: means of the trainer's metrics, and the exact quantities as they are now."""
-        point = {
-            name: np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-            for name, total in self._sums.items()
-            for count in [self._counts[name]]
-        }
+        assert self._sums is not None and self._counts is not None
+        means = np.full_like(self._sums, np.nan)
+        np.divide(self._sums, self._counts, out=means, where=self._counts > 0)
+        point = dict(zip(self._names, means, strict=True))
         for name in ("steps", "episodes"):
             point[name] = latest[name].double().numpy()
-        alive = self.alive
-        point |= {k: np.where(alive, v.double().numpy(), np.nan) for k, v in exact.items()}
+        point |= {k: np.where(self.alive, v.double().numpy(), np.nan) for k, v in exact.items()}
         self.points.append(point)
         self.iterations.append(iteration)
-        self._sums, self._counts = {}, {}
+        self._sums = self._counts = None
         return point
 
     def curves(self) -> dict[str, Array]:

@@ -5,7 +5,7 @@ Runs never mix: every parameter has a leading run axis, the summed loss has one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
@@ -17,7 +17,7 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.training.protocols import Actor, Setup, Spaces
 from rlhf_lab.types import Loss
 
-__all__ = ["GuardedOptimizer", "Reduction", "as_state", "from_state", "make_actor", "per_run"]
+__all__ = ["GuardedOptimizer", "Reduction", "as_state", "from_state", "make_actor", "per_run", "per_run_all"]
 
 DIVERGED: Final = 1e12  # a weight beyond this overflows float32 two products later; such a run is frozen, not averaged
 
@@ -35,6 +35,11 @@ def make_actor(setup: Setup, spaces: Spaces) -> Actor:
                 f"policy {setup.policy.name!r}: the earlier stage's {name} has shape {list(value.shape)}, "
                 f"this one's has {list(state[name].shape)}; give both stages one policy"
             )
+    if setup.parameters and not state.keys() & setup.parameters.keys():
+        raise LabError(
+            f"policy {setup.policy.name!r} has none of the earlier stage's weights: {', '.join(setup.parameters)}; "
+            "give both stages one policy"
+        )
     actor.load_state_dict({name: setup.parameters.get(name, value) for name, value in state.items()})
     return actor
 
@@ -54,10 +59,17 @@ def per_run(x: Tensor) -> Tensor:
     return x.reshape(x.shape[0], -1).cumsum(1)[:, -1]
 
 
-class Reduction:
-    """Turns per-step losses ``[runs, rows, t]`` into one loss per run, by one aggregation over one set of steps.
+def per_run_all(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``per_run`` of several tensors of one shape and dtype at once."""
+    stacked = torch.stack(list(parts.values()))
+    totals = stacked.reshape(*stacked.shape[:2], -1).cumsum(2)[..., -1]
+    return dict(zip(parts, totals, strict=True))
 
-    A step of weight 0 does not count: neither in the sum nor in the normaliser.
+
+class Reduction:
+    """Weighs per-step losses ``[runs, rows, t]`` so that their sum over a run is the run's loss.
+
+    One aggregation over one set of steps. A step of weight 0 does not count: neither in the sum nor in the normaliser.
     """
 
     def __init__(self, aggregation: Aggregation, valid: Tensor, ends: Tensor) -> None:
@@ -66,16 +78,20 @@ class Reduction:
         self.ends = ends
         self._weights: Tensor | None = None  # of losses without weights of their own, made once
 
-    def __call__(self, loss: Loss) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss ``[runs]`` and its metrics, reduced with the same weights."""
+    def weigh(self, loss: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted losses and metrics of each step; summed over a run they are its loss and its metrics."""
         if loss.weights is not None:
             weights = self._normalised(self.valid & (loss.weights != 0), loss.values.dtype) * loss.weights
         else:
             if self._weights is None:
                 self._weights = self._normalised(self.valid, loss.values.dtype)
             weights = self._weights
-        metrics = {name: per_run(weights * metric) for name, metric in loss.metrics.items()}
-        return per_run(weights * loss.values), metrics
+        return weights * loss.values, {name: weights * metric for name, metric in loss.metrics.items()}
+
+    def __call__(self, loss: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss ``[runs]`` and its metrics, reduced with the same weights."""
+        values, metrics = self.weigh(loss)
+        return per_run(values), {name: per_run(metric) for name, metric in metrics.items()}
 
     def _normalised(self, counted: Tensor, dtype: torch.dtype) -> Tensor:
         answer = call(self.aggregation, counted, self.ends)
@@ -84,10 +100,17 @@ class Reduction:
         return weights.to(dtype)
 
 
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    """Return ``[runs]``: the Euclidean norm over all of ``[runs, ...]`` tensors together."""
+    runs = len(tensors[0])
+    norms = [torch.linalg.vector_norm(x.detach().reshape(runs, -1), dim=1) for x in tensors]
+    return torch.linalg.vector_norm(torch.stack(norms), dim=0)
+
+
 class GuardedOptimizer:
     """A torch optimizer that clips gradients per run and freezes a run whose loss, gradient or weights diverge.
 
-    ``alive [runs]`` tells which runs still learn. A frozen run keeps its last finite weights; the others go on.
+    ``alive [runs]`` tells which runs still learn. A frozen run keeps finite weights that no longer move; the others go on.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, runs: int, max_grad_norm: float = 0.0) -> None:
@@ -103,43 +126,45 @@ class GuardedOptimizer:
             group["lr"] = rate * fraction
 
     def step(self, loss: Tensor) -> Tensor:
-        """Minimise ``loss [runs]`` by one step and return the gradient norms ``[runs]`` before clipping."""
-        self.optimizer.zero_grad(set_to_none=True)
+        """Minimise the sum over each run of ``loss [runs, ...]`` by one step; return the gradient norms ``[runs]``.
+
+        The norms are those before clipping.
+        """
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.sum().backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        squares = torch.stack([per_run(g.square()) for g in gradients]).sum(0)
-        norms = squares.sqrt()
-        self.alive &= squares.isfinite() & loss.detach().isfinite()
-        frozen = None if bool(self.alive.all()) else [p.detach().clone() for p in self.parameters]
+        norms = _norms(gradients)
+        self.alive &= norms.isfinite() & per_run(loss.detach()).isfinite()
+        kept = None if self.all_alive else [p.detach().clone() for p in self.parameters]
         if self.max_grad_norm > 0:
             scale = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
             for gradient in gradients:
                 gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
-        if frozen is not None:
+        if kept is not None:
             for gradient in gradients:
                 gradient[~self.alive] = 0  # no NaN enters the optimiser's moments
         self.optimizer.step()
-        if frozen is not None:
-            self._restore(frozen)
+        if kept is not None:
+            with torch.no_grad():
+                for parameter, old in zip(self.parameters, kept, strict=True):
+                    parameter[~self.alive] = old[~self.alive]
         return norms
 
-    def check_weights(self, before: list[Tensor]) -> None:
-        """Freeze the runs whose weights left the finite range, at the weights ``before`` (from ``snapshot``)."""
-        runs = len(self.alive)
-        largest = torch.stack([p.detach().reshape(runs, -1).abs().amax(1) for p in self.parameters]).amax(0)
-        sound = largest <= DIVERGED  # False for NaN
-        if not bool(sound.all()):
-            self.alive &= sound
-            self._restore(before)
+    @property
+    def all_alive(self) -> bool:
+        """Whether no run has diverged."""
+        return bool(self.alive.all())
 
-    def snapshot(self) -> list[Tensor]:
-        """Return a copy of all weights."""
-        return [p.detach().clone() for p in self.parameters]
-
-    def _restore(self, weights: list[Tensor]) -> None:
+    def check_weights(self) -> None:
+        """Freeze the runs whose weights left the sound range, and bring those weights back to its edge."""
         with torch.no_grad():
-            for parameter, old in zip(self.parameters, weights, strict=True):
-                parameter[~self.alive] = old[~self.alive]
+            sound = _norms(self.parameters) <= DIVERGED  # False for NaN
+            if not bool(sound.all()):
+                self.alive &= sound
+                for parameter in self.parameters:
+                    edge = parameter[~sound].nan_to_num(0, DIVERGED, -DIVERGED).clamp(-DIVERGED, DIVERGED)
+                    parameter[~sound] = edge
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's moments and ``alive`` as flat tensors."""
