@@ -2,11 +2,11 @@
 
     python benchmarks/study_throughput.py [--rounds 5] [--threads 1]
 
-Two comparisons with equal hyper-parameters on each side: A2C on the 19-state random walk (tabular policy here, a linear
-network on one-hot states there; 8 environments x 5 steps), and PPO on the cart pole (4 environments x 128 steps, 4 epochs x 4
-minibatches, separate 64-64 tanh networks). Ours is summed over seeds that train at once; theirs is one seed, as it runs there.
-Rounds alternate between the two sides; the median of the rounds is printed, and the ratio of the medians. Then the cost of a
-seed for 1, 10, 100 and 1000 seeds at once.
+Two comparisons with equal hyper-parameters on each side: A2C on the 19-state random walk (tabular policy here, a
+linear network on one-hot states there; 8 environments x 5 steps), and PPO on the cart pole (4 environments x 128
+steps, 4 epochs x 4 minibatches, separate 64-64 tanh networks). Ours is summed over seeds that train at once; theirs
+is one seed, as it runs there. Rounds alternate between the two sides; the median of the rounds is printed, and the
+ratio of the medians. Then the cost of a seed for 1, 10, 100 and 1000 seeds at once.
 """
 
 from __future__ import annotations

@@ -85,6 +85,9 @@ def compare(
     settings: Settings = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds.")] = None,
     out: Out = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Arms side by side. Default: one per core, where it pays.")
+    ] = None,
     show_yaml: Annotated[bool, typer.Option("--print", help="Print the study's YAML and stop.")] = False,
     plugin: Plugins = None,
     as_json: Json = False,
@@ -105,7 +108,14 @@ def compare(
     directory = out or Path("runs") / label
     with _watching() as watch:
         results = run_study(
-            make_study(changed, where), registry=registry, out=directory, name=name, where=where, watch=watch
+            make_study(changed, where),
+            plugins=plugin or (),
+            registry=registry,
+            out=directory,
+            workers=workers,
+            name=name,
+            where=where,
+            watch=watch,
         )
     _finish(results, directory, as_json)
 
@@ -222,16 +232,15 @@ def _watching() -> Iterator[Callable[[str, int, int, float], None]]:
     columns = (
         TextColumn("{task.fields[arm]}", justify="right"),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%  arm"),
-        TextColumn("{task.fields[number]}/{task.fields[total_arms]}"),
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[finished]}/{task.fields[total_arms]} arms"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1.0, arm="", number=0, total_arms=0)
+        task = bar.add_task("", total=1.0, arm="", finished=0, total_arms=0)
 
-        def watch(arm: str, number: int, total: int, fraction: float) -> None:
-            bar.update(task, completed=(number + fraction) / total, arm=arm, number=number + 1, total_arms=total)
+        def watch(arm: str, finished: int, total: int, fraction: float) -> None:
+            bar.update(task, completed=fraction, arm=arm, finished=finished, total_arms=total)
 
         yield watch
 

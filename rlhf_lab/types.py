@@ -1,7 +1,7 @@
 """The frozen tensor batches that travel between a training loop and a component.
 
-Requirements this file meets:
-- a batch is checked once, where it is built (shape, dtype, device, finite where valid), so that no component checks again;
+Requirements this file meets: - a batch is checked once, where it is built (shape, dtype, device, finite where valid),
+so that no component checks again;
 - nothing is ever broadcast: an ``[n, 1]`` tensor where ``[n]`` is due is refused, not stretched;
 - ``*b`` are leading axes (run | env | prompt, sample), ``t`` is time and always last; masks: True = counts;
 - what stands at invalid steps is nobody's business and may be NaN: clean the inputs with ``clean`` before arithmetic.
@@ -42,7 +42,7 @@ def clean(x: Tensor, valid: Tensor) -> Tensor:
 
 
 def _any(mask: Tensor) -> bool:
-    """Return whether any element is True; on CPU torch takes ``amax`` of a bool tensor four times faster than ``any``."""
+    """Return whether any element is True; of a CPU bool tensor ``amax`` is four times faster than ``any``."""
     return bool(mask.amax()) if mask.numel() else False
 
 
@@ -141,9 +141,10 @@ class _Batch:
 class Trajectories(_Batch):
     """What was collected: rows of steps, one or several episodes a row. Everything in it is detached.
 
-    Boundaries: inside an episode ``next_values[t]`` is ``values`` at the next valid step (see ``link_values``); it carries
-    information only at a truncation and at a live edge (a row that stops with neither flag) and is ignored where terminated.
-    Termination wins where both flags are set. Steps with ``valid`` False neither receive nor pass nor decay credit.
+    Boundaries: inside an episode ``next_values[t]`` is ``values`` at the next valid step (see ``link_values``); it
+    carries information only at a truncation and at a live edge (a row that stops with neither flag) and is ignored
+    where terminated. Termination wins where both flags are set. Steps with ``valid`` False neither receive nor pass
+    nor decay credit.
 
     Raises ``BatchError`` on a wrong shape, dtype or device, on NaN where valid, and on a flag where not valid.
     """
@@ -182,7 +183,7 @@ class Trajectories(_Batch):
 
 @dataclass(frozen=True, eq=False)
 class Advantages(_Batch):
-    """An estimator's answer: ``advantages [*b,t]`` (0 where not valid) and ``returns [*b,t]``, the value target, or None."""
+    """An estimator's answer: ``advantages [*b,t]``, 0 where not valid, and the value target ``returns`` or None."""
 
     axes: ClassVar[str] = "t"
 
@@ -243,7 +244,7 @@ class ValueBatch(_Batch):
 
 @dataclass(frozen=True, eq=False)
 class Rankings(_Batch):
-    """Responses to one prompt, best first (no order where ``desirable`` or ``targets`` is given), for a preference objective."""
+    """Responses to one prompt, best first (in no order where ``desirable`` or ``targets`` is given)."""
 
     axes: ClassVar[str] = "k"
 
@@ -341,8 +342,8 @@ def link_values(
 ) -> Tensor:
     """Build ``next_values [*b,t]`` from ``values [*b,t]``, and check it where it was given.
 
-    Inside an episode the answer is ``values`` at the next valid step; at a truncation and at a live edge (the last valid
-    step of a row without a flag) it is what ``next_values`` says there; 0 where terminated or not valid.
+    Inside an episode the answer is ``values`` at the next valid step; at a truncation and at a live edge (the last
+    valid step of a row without a flag) it is what ``next_values`` says there; 0 where terminated or not valid.
 
     Raises ``BatchError`` where a given ``next_values`` differs inside an episode, or is missing where it is needed.
     """

@@ -10,10 +10,10 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from rlhf_lab_objectives import Constant, SequenceMean, SequenceSum, TokenMean
 from torch import Tensor
 
 from rlhf_lab.types import Weights
+from rlhf_lab_objectives import Constant, SequenceMean, SequenceSum, TokenMean
 
 Aggregate = Callable[[Tensor, Tensor], Weights]
 

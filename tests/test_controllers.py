@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+
 from rlhf_lab_objectives import AdaptiveKL, Fixed, ProportionalKL
 
 ALL = [Fixed(), AdaptiveKL(target=1.0), ProportionalKL(target=1.0)]

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.components import AdvantageEstimator, PolicyObjective
+from rlhf_lab.errors import LabError
 from rlhf_lab.registry import load_plugins
-from rlhf_lab.types import Advantages, BatchError, Loss, PolicyBatch, Trajectories
+from rlhf_lab.types import Advantages, Loss, PolicyBatch, Trajectories
 from rlhf_lab.worlds import Enumeration, TabularMDP, WorldError, estimator_error, gradient_error
 from rlhf_lab.worlds.outcomes import softmax_scores
 
@@ -421,5 +422,5 @@ def test_a_component_that_answers_nonsense_is_stopped_at_the_border() -> None:
         def __call__(self, batch: Trajectories) -> Advantages:
             return Advantages(batch.rewards / 0)
 
-    with pytest.raises(BatchError, match=r"Advantages\.advantages"):
+    with pytest.raises(LabError, match=r"advantage 'broken': Advantages\.advantages"):
         estimator_error(layers(), POLICY, Broken(), None, 2)

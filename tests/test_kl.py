@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rlhf_lab_objectives import K1, K2, K3, AbsoluteKL, FullKL
 from torch import Tensor
+
+from rlhf_lab_objectives import K1, K2, K3, AbsoluteKL, FullKL
 
 Estimator = Callable[..., Tensor]
 

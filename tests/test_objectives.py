@@ -11,6 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch import Tensor
+
+from rlhf_lab.types import BatchError, Loss, PolicyBatch
 from rlhf_lab_objectives import (
     PPOKL,
     AdaptiveKL,
@@ -23,9 +26,6 @@ from rlhf_lab_objectives import (
     SequenceSum,
     TokenMean,
 )
-from torch import Tensor
-
-from rlhf_lab.types import BatchError, Loss, PolicyBatch
 
 Objective = Callable[[PolicyBatch], Loss]
 

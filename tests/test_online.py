@@ -1,4 +1,4 @@
-"""The ``online`` loop: its total loss, its composition, and that it needs nothing but the four calls of the contract."""
+"""The ``online`` loop: its total loss, its composition, and that the contract's four calls are all it needs."""
 
 from collections.abc import Mapping
 
@@ -67,7 +67,9 @@ class TokenEnvironment:
         rows = PROMPTS * 3
         uniforms = self.streams.uniforms(self.calls, rows, LENGTH)
         self.calls += 1
-        prompt = torch.arange(rows) % PROMPTS  # interleaved groups; the last prompt token, after prompts of 1 to 3 tokens
+        prompt = (
+            torch.arange(rows) % PROMPTS
+        )  # interleaved groups; the last prompt token, after prompts of 1 to 3 tokens
         last = prompt.expand(self.runs, rows).clone()
         before = torch.zeros(self.runs, rows, LENGTH, dtype=torch.int64)
         after = torch.zeros_like(before)
@@ -101,8 +103,15 @@ class TokenEnvironment:
             truncated,
             valid,
             values=values,
-            next_values=link_values(values, terminated, truncated, valid, torch.where(truncated, beyond, torch.nan).where(
-                final, link_values(values, terminated | truncated, truncated & False, valid))),
+            next_values=link_values(
+                values,
+                terminated,
+                truncated,
+                valid,
+                torch.where(truncated, beyond, torch.nan).where(
+                    final, link_values(values, terminated | truncated, truncated & False, valid)
+                ),
+            ),
             log_probs=evaluation.log_probs.masked_fill(~valid, torch.nan),
             group_ids=prompt.expand(self.runs, rows),
         )
@@ -152,7 +161,9 @@ def tokens(**changes: object) -> dict[str, object]:
     return spec | changes
 
 
-def learn(data: dict[str, object], iterations: int, seeds: tuple[int, ...] = (0, 1)) -> tuple[object, list[dict[str, Tensor]]]:
+def learn(
+    data: dict[str, object], iterations: int, seeds: tuple[int, ...] = (0, 1)
+) -> tuple[object, list[dict[str, Tensor]]]:
     """Return the learner and its metrics after so many iterations."""
     spec, _ = make_spec(data, REGISTRY)
     learner = start(spec, list(seeds))
@@ -169,7 +180,9 @@ def test_token_policy_learns_through_the_same_loop(advantage):
 
 
 def test_token_policy_minibatches_keep_groups_whole_and_kl_in_reward_is_reported():
-    spec = tokens(trainer={"name": "online", "epochs": 2, "minibatches": 3, "kl_in": "reward", "kl_coef": 0.05}, kl="k1")
+    spec = tokens(
+        trainer={"name": "online", "epochs": 2, "minibatches": 3, "kl_in": "reward", "kl_coef": 0.05}, kl="k1"
+    )
     _, metrics = learn(spec, 3)
     assert torch.equal(metrics[0]["kl"], torch.zeros(2))  # the reference is the policy itself
     assert (metrics[-1]["kl"] != 0).all()

@@ -35,7 +35,9 @@ def episodes(spec, seed: int, count: int) -> list[tuple[list[int], list[float]]]
     return found
 
 
-def textbook_n_step(states: list[int], rewards: list[float], values: np.ndarray, n: int, rate: float, gamma: float) -> None:
+def textbook_n_step(
+    states: list[int], rewards: list[float], values: np.ndarray, n: int, rate: float, gamma: float
+) -> None:
     """Sutton and Barto 2018, n-step TD, section 7.1: at time t the state at tau = t - n + 1 is updated."""
     end = len(states)
     t = 0
@@ -64,7 +66,10 @@ def test_update_step_is_the_textbooks_online_algorithm(n):
 
 
 def test_update_episode_applies_offline_lambda_returns_in_order_of_visit():
-    data = SPEC | {"trainer": {"name": "prediction", "update": "episode"}, "advantage": {"name": "td_lambda", "lam": 0.7}}
+    data = SPEC | {
+        "trainer": {"name": "prediction", "update": "episode"},
+        "advantage": {"name": "td_lambda", "lam": 0.7},
+    }
     spec, _ = make_spec(data, REGISTRY)
     learner = start(spec, [5])
     expected = np.zeros(7)
@@ -73,7 +78,8 @@ def test_update_episode_applies_offline_lambda_returns_in_order_of_visit():
         for t in range(end):
             # the mixture of n-step returns, S&B eq. 12.3, with the values at the start of the episode
             returns = [
-                sum(0.9**i * rewards[t + i] for i in range(n)) + (0.9**n * frozen[states[t + n]] if t + n < end else 0.0)
+                sum(0.9**i * rewards[t + i] for i in range(n))
+                + (0.9**n * frozen[states[t + n]] if t + n < end else 0.0)
                 for n in range(1, end - t + 1)
             ]
             weights = [0.3 * 0.7**i for i in range(end - t - 1)] + [0.7 ** (end - t - 1)]

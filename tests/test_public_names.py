@@ -10,8 +10,8 @@ import pytest
 import rlhf_lab
 
 PACKAGES = [
-    "rlhf_lab", "rlhf_lab_advantages", "rlhf_lab_objectives", "rlhf_lab_policies", "rlhf_lab_trainers", "rlhf_lab_studies",
-    "rlhf_lab_bandit", "rlhf_lab_mdp", "rlhf_lab_gymnasium",
+    "rlhf_lab", "rlhf_lab_advantages", "rlhf_lab_objectives", "rlhf_lab_policies", "rlhf_lab_trainers",
+    "rlhf_lab_studies", "rlhf_lab_bandit", "rlhf_lab_mdp", "rlhf_lab_gymnasium",
 ]  # fmt: skip
 
 
@@ -20,7 +20,9 @@ def modules() -> list[str]:
     for name in PACKAGES:
         package = importlib.import_module(name)
         found.append(name)
-        found += [m.name for m in pkgutil.walk_packages(package.__path__, f"{name}.") if not m.name.endswith("__main__")]
+        found += [
+            m.name for m in pkgutil.walk_packages(package.__path__, f"{name}.") if not m.name.endswith("__main__")
+        ]
     return found
 
 
@@ -41,6 +43,6 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_help_imports_neither_torch_nor_pandas():
-    code = "import sys, rlhf_lab.cli; print([m for m in ('torch', 'pandas', 'matplotlib', 'numba', 'pydantic') if m in sys.modules])"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = "import sys, rlhf_lab.cli; print([m for m in ('torch', 'pandas', 'matplotlib', 'numba', 'pydantic') if m in
+    sys.modules])" answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

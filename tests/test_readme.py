@@ -29,8 +29,12 @@ def test_the_plugin_computes_the_one_step_error(plugin):
     one_step = load_plugins([str(plugin)]).create("advantage", {"name": "one_step", "gamma": 0.5})
     no = torch.tensor([False, False])
     batch = Trajectories(
-        torch.tensor([1.0, 2.0]), torch.tensor([False, True]), no, ~no,
-        values=torch.tensor([3.0, 4.0]), next_values=torch.tensor([4.0, torch.nan]),
+        torch.tensor([1.0, 2.0]),
+        torch.tensor([False, True]),
+        no,
+        ~no,
+        values=torch.tensor([3.0, 4.0]),
+        next_values=torch.tensor([4.0, torch.nan]),
     )
     # 1 + 0.5 * 4 - 3 = 0; terminated: 2 - 4 = -2
     assert one_step(batch).advantages.tolist() == [0.0, -2.0]

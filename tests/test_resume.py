@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import rlhf_lab
-from rlhf_lab.study import runner
+from rlhf_lab.errors import LabError
+from rlhf_lab.study import runner, store
 from rlhf_lab.study.store import Store
 
 STUDY = {
@@ -84,6 +85,36 @@ def test_killed_and_resumed(tmp_path, uninterrupted):
     assert_same(rlhf_lab.compare(STUDY, out=tmp_path), uninterrupted)
 
 
+def test_workers_find_the_same_numbers(tmp_path, uninterrupted):
+    reports = []
+    results = rlhf_lab.compare(STUDY, out=tmp_path, workers=2, watch=lambda *report: reports.append(report))
+    assert_same(results, uninterrupted)
+    assert reports[-1][1:] == (2, 2, 1.0)
+
+
+def test_what_a_worker_raises_reaches_the_caller(tmp_path):
+    plugin = tmp_path / "bad.py"
+    plugin.write_text(
+        "from rlhf_lab import hookimpl\n"
+        "from rlhf_lab.components import AdvantageEstimator\n"
+        "class Bad(AdvantageEstimator):\n"
+        "    'Fails.'\n"
+        "    name = 'bad'\n"
+        "    def __call__(self, batch): raise RuntimeError('no luck')\n"
+        "@hookimpl\n"
+        "def rlhf_lab_components(): return [Bad]\n",
+        encoding="utf-8",
+    )
+    study = STUDY | {"arms": {"a": {"advantage": "bad"}, "b": {"advantage": "bad"}}}
+    with pytest.raises(LabError, match=r"advantage 'bad' raised RuntimeError: no luck \(bad.py:6\)"):
+        rlhf_lab.compare(study, plugins=[str(plugin)], out=tmp_path / "out", workers=2)
+
+
+def test_workers_without_a_run_directory_are_refused():
+    with pytest.raises(LabError, match="need a run directory"):
+        rlhf_lab.compare(STUDY, workers=2)
+
+
 def test_a_finished_study_is_read_not_run(tmp_path, uninterrupted):
     rlhf_lab.compare(STUDY, out=tmp_path)
     touched = {path: path.stat().st_mtime_ns for path in tmp_path.glob("arms/*")}
@@ -92,9 +123,6 @@ def test_a_finished_study_is_read_not_run(tmp_path, uninterrupted):
 
 
 def test_a_full_disk_keeps_what_was_finished(tmp_path, monkeypatch):
-    from rlhf_lab.errors import LabError
-    from rlhf_lab.study import store
-
     save = store.save
 
     def full(tensors, metadata=None):

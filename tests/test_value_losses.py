@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlhf_lab_objectives import ClippedValue, HuberValue, MSEValue
 from torch import Tensor
 
 from rlhf_lab.types import BatchError, Loss, ValueBatch
+from rlhf_lab_objectives import ClippedValue, HuberValue, MSEValue
 
 ValueLoss = Callable[[ValueBatch], Loss]
 

@@ -1,7 +1,8 @@
 """Policy optimisation on fresh samples: collect, estimate advantages, improve, repeat.
 
-With one epoch and one minibatch this is REINFORCE or A2C; with several and ``ppo_clip`` it is PPO; with groups, GRPO. The
-loop knows an actor and an environment by four calls only, so that bandit, chess and language model share this file.
+With one epoch and one minibatch this is REINFORCE or A2C; with several and ``ppo_clip`` it is PPO; with groups, GRPO.
+The loop knows an actor and an environment by four calls only, so that bandit, chess and language model share this
+file.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ class Online(Trainer):
 
         L = L_objective + value_coef * L_value - entropy_coef * H + kl_coef * KL        (KL here with kl_in: loss)
 
-    With ``kl_in: reward`` each step's reward becomes r - kl_coef * kl(log pi, log pi_ref) instead, without gradient. The
-    reference is the policy at the start of the run. Advantages are normalised over the whole batch, not per minibatch.
+    With ``kl_in: reward`` each step's reward becomes r - kl_coef * kl(log pi, log pi_ref) instead, without gradient.
+    The reference is the policy at the start of the run. Advantages are normalised over the whole batch, not per
+    minibatch.
     """
 
     name = "online"
@@ -77,7 +79,7 @@ class Online(Trainer):
 
     @property
     def reuses(self) -> bool:
-        """Whether a batch is learned from after the policy has moved, so that its samples are no longer the policy's own."""
+        """Whether a batch is learned from after the policy has moved, so that it is no longer the policy's own."""
         return self.epochs * self.minibatches > 1
 
     def needs(self) -> frozenset[str]:

@@ -111,7 +111,7 @@ class OnlineLearner:
         return _Batch(samples, {name: x for name, x in steps.items() if x is not None}), observed
 
     def _complete(self, samples: Samples) -> tuple[Trajectories, dict[str, Tensor]]:
-        """Return the trajectories with what the loop itself provides, and the KL taken off the rewards where it enters there."""
+        """Return the trajectories with what the loop provides, less the KL where that enters the rewards."""
         batch = samples.trajectories
         needs = frozenset().union(*(c.needs() for c in self.components.values()))
         extra: dict[str, Any] = {}
@@ -251,7 +251,7 @@ def _mean(points: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _divergence(kl: Any, evaluation: Evaluation, valid: Tensor, old_log_probs: Tensor | None = None) -> Tensor:
-    """Return the per-step KL to the reference, 0 where not valid, from actions' or whole distributions' log-probabilities."""
+    """Return the KL to the reference of each step, 0 where not valid, from actions or whole distributions."""
     names = ("action_log_probs", "ref_action_log_probs") if kl.distributions else ("log_probs", "ref_log_probs")
     mask = valid[..., None] if kl.distributions else valid
     policy, reference = (clean(getattr(evaluation, name), mask) for name in names)

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from pydantic import ValidationError
 
 from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.registry import Registry, describe, load_plugins
-from rlhf_lab.spec import Positions, RunSpec, load_yaml, make_spec
-from rlhf_lab.study import measures
-from rlhf_lab.study.arms import Arm, expand
-from rlhf_lab.study.conclusions import check_names
+from rlhf_lab.spec import Positions, load_yaml
+from rlhf_lab.study.plan import Plan, make_plan
 from rlhf_lab.study.provenance import provenance
 from rlhf_lab.study.report.page import write_report
 from rlhf_lab.study.results import ArmResult, Results, scored
-from rlhf_lab.study.runner import run_arm
 from rlhf_lab.study.schema import Study
 from rlhf_lab.study.store import Store
+from rlhf_lab.study.workers import run_arms
 
 __all__ = ["compare", "find_study", "make_study", "run"]
 
+WORTH_SECONDS: Final = 20.0  # starting workers takes some seconds: each imports torch anew
+
 Watch = Callable[[str, int, int, float], None]
-"""Called with the arm's name, its number, how many there are, and the part of it that is done."""
+"""Called with an arm's name, how many arms are finished, how many there are, and the part of all work that is done."""
 
 
 def compare(
@@ -36,60 +36,77 @@ def compare(
     *,
     plugins: Iterable[str | ModuleType] = (),
     out: str | Path | None = None,
+    workers: int | None = 1,
     registry: Registry | None = None,
     name: str = "study",
     where: Positions | None = None,
     chain: bool = False,
-    watch: Watch = lambda arm, number, total, fraction: None,
+    watch: Watch = lambda arm, finished, total, fraction: None,
 ) -> Results:
     """Run all arms x seeds of a study and return what they found.
 
-    ``study`` is the name of a shipped study, a YAML file, a mapping, or a ``Study``. With ``out`` everything is kept in that
-    directory with a report, and a second call goes on where the first one stopped. With ``chain`` each arm begins with the
-    weights of the one before. Raises ``LabError`` for a bad study, before
-    anything runs.
+    ``study`` is the name of a shipped study, a YAML file, a mapping, or a ``Study``. With ``out`` everything is kept
+    in that directory with a report, and a second call goes on where the first one stopped; ``workers`` > 1 then run
+    arms side by side, with the same numbers (None: one per core where that saves time). With ``chain`` each arm
+    begins with the weights of the one before.
+
+    Raises ``LabError`` for a bad study, before anything runs.
     """
+    plugins = tuple(plugins)
     registry = registry or load_plugins(plugins)
     if isinstance(study, str | Path):
         name, data, where = find_study(study, registry)
         study = make_study(data, where)
     elif not isinstance(study, Study):
         study = make_study(study, where or {})
-    arms = expand(study)
-    check_names(study, [arm.name for arm in arms])
-    measure = frozenset(study.measure)
-    specs = [_spec(arm, study, registry, where or {}) for arm in arms]
-    if measure - measures.STATIC and any(spec.trainer is None for spec, _ in specs):
-        raise LabError("spec.trainer: what the study measures needs one; add `trainer: NAME`")
-    seeds = study.seed_list
-    about = provenance(registry, [arm.name for arm in arms], seeds)
+    plan = make_plan(study, registry, where)
+    about = provenance(registry, plan.names, study.seed_list)
     store = None
     if out is not None:
         store = Store(Path(out))
         store.open(name, study.model_dump(mode="json"), about)
-    finished: list[ArmResult] = []
-    with _one_thread():
-        for number, (arm, (spec, warnings)) in enumerate(zip(arms, specs, strict=True)):
-            earlier = finished[-1].weights if chain and finished else {}
-            result = run_arm(
-                arm,
-                spec,
-                measure,
-                seeds,
-                registry=registry,
-                store=store,
-                parameters={name: torch.from_numpy(value) for name, value in earlier.items()},
-                known=study.references,
-                warnings=tuple(warnings),
-                progress=partial(watch, arm.name, number, len(arms)),
-            )
-            for score in study.scores.values() if result.curves else ():
-                result.score(score)  # a score that names no metric is refused after the first arm, not after the last
-            finished.append(result)
-    results = Results(name, scored(study, finished), tuple(finished), about, directory=str(out) if out is not None else "")
+    if workers is None or workers > 1:
+        if store is None or chain or not all(isinstance(plugin, str) for plugin in plugins):
+            raise LabError("workers: need a run directory (out=) and plugins given by name, and cannot run a chain")
+        _side_by_side(plan, store, tuple(map(str, plugins)), workers, watch)
+    arms = _one_by_one(plan, store, chain, watch)
+    results = Results(name, scored(study, arms), arms, about, directory="" if out is None else str(out))
     if out is not None:
         write_report(results, Path(out))
     return results
+
+
+def _one_by_one(plan: Plan, store: Store | None, chain: bool, watch: Watch) -> tuple[ArmResult, ...]:
+    """Run the arms in order, or read them where they are finished."""
+    finished: list[ArmResult] = []
+    total = len(plan.arms)
+    for number, arm in enumerate(plan.names):
+
+        def progress(fraction: float, number: int = number, arm: str = arm) -> None:
+            watch(arm, number, total, (number + fraction) / total)
+
+        weights = finished[-1].weights if chain and finished else {}
+        earlier = {name: torch.from_numpy(value) for name, value in weights.items()}
+        finished.append(plan.run(number, store, progress, earlier))
+    return tuple(finished)
+
+
+def _side_by_side(plan: Plan, store: Store, plugins: tuple[str, ...], workers: int | None, watch: Watch) -> None:
+    """Run the arms that are not finished in worker processes; by default only where that saves more than it costs."""
+    parts = [0.0 if store.result(arm) is None else 1.0 for arm in plan.names]
+
+    def report(number: int, fraction: float) -> None:
+        parts[number] = fraction
+        watch(plan.names[number], parts.count(1.0), len(parts), sum(parts) / len(parts))
+
+    waiting = [number for number, part in enumerate(parts) if part < 1]
+    if workers is None and waiting:
+        first = plan.run(waiting[0], store, partial(report, waiting.pop(0)))
+        workers = (os.cpu_count() or 1) if first.seconds * len(waiting) > WORTH_SECONDS else 1
+    if workers is None or workers == 1 or len(waiting) < 2:
+        return
+    study = plan.study.model_dump_json()
+    run_arms(waiting, study, store.directory, plugins, min(workers, len(waiting)), report)
 
 
 def run(
@@ -101,12 +118,12 @@ def run(
     registry: Registry | None = None,
     name: str = "run",
     where: Positions | None = None,
-    watch: Watch = lambda arm, number, total, fraction: None,
+    watch: Watch = lambda arm, finished, total, fraction: None,
 ) -> Results:
     """Run one spec (a YAML file or a mapping) with one seed and return its curves.
 
-    ``stages: {name: overrides, ...}`` makes it a chain: each stage is the spec with its overrides, and begins with the weights
-    of the stage before.
+    ``stages: {name: overrides, ...}`` makes it a chain: each stage is the spec with its overrides, and begins with
+    the weights of the stage before.
 
     Raises ``LabError`` for a bad spec, before anything runs.
     """
@@ -123,17 +140,6 @@ def run(
     return compare(
         study, plugins=plugins, out=out, registry=registry, name=name, where=located, chain=True, watch=watch
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread: sums are taken in one order, so a seed's bits do not depend on what runs beside it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def find_study(study: str | Path, registry: Registry) -> tuple[str, dict[str, Any], Positions]:
@@ -158,15 +164,3 @@ def make_study(data: Mapping[str, Any], where: Positions) -> Study:
         return Study.model_validate(data)
     except ValidationError as error:
         raise LabError(describe(error, fields=Study.model_fields, where=where)) from None
-
-
-def _spec(arm: Arm, study: Study, registry: Registry, where: Positions) -> tuple[RunSpec, list[str]]:
-    """Return the arm's checked spec; an error names the arm and the place of the key, in the arm or in the common spec."""
-    places = {path[1:]: place for path, place in where.items() if path[:1] == ("spec",)}
-    own = arm.source
-    places |= {path[len(own) :]: place for path, place in where.items() if path[: len(own)] == own and path != own}
-    try:
-        return make_spec(arm.spec, registry, places)
-    except LabError as error:
-        alone = len(study.arms) == 1 and not study.grid
-        raise LabError(str(error) if alone else f"arm {arm.name!r}:\n{error}") from None

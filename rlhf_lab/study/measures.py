@@ -134,8 +134,8 @@ def exact_quantities(measures: frozenset[str], spec: RunSpec) -> dict[str, float
 def first_update(learner: Any, spec: RunSpec) -> dict[str, Tensor]:
     """Return the first update's loss and gradient on one batch, beside the score-function gradient; ``[runs]`` each.
 
-    ``loss_plus_mean_advantage`` is 0 where the loss is minus the mean advantage; ``gradient_difference`` is the distance to
-    the gradient of -mean(A log pi), relative to that gradient's norm.
+    ``loss_plus_mean_advantage`` is 0 where the loss is minus the mean advantage; ``gradient_difference`` is the
+    distance to the gradient of -mean(A log pi), relative to that gradient's norm.
     """
     if spec.advantage is None or spec.objective is None or spec.aggregation is None or spec.trainer is None:
         raise LabError("first_update needs a trainer with advantage and objective")
@@ -175,7 +175,9 @@ def _first_run(world: ExactWorld) -> ExactWorld:
     if not isinstance(world, TabularMDP):
         return world
     tables = {name: getattr(world, name) for name in ("transition", "reward")}
-    return dataclasses.replace(world, **{name: table.flatten(0, -4)[0] for name, table in tables.items() if table.ndim > 3})
+    return dataclasses.replace(
+        world, **{name: table.flatten(0, -4)[0] for name, table in tables.items() if table.ndim > 3}
+    )
 
 
 def _value_error(actor: Any, world: ExactWorld, policy: Tensor) -> Tensor:
@@ -189,7 +191,7 @@ def _value_error(actor: Any, world: ExactWorld, policy: Tensor) -> Tensor:
 
 
 def _pattern(world: ExactWorld, values: Tensor) -> Tensor:
-    """Return a fixed critic error ``[states]``: noise of seed 0 with the root mean square of the values, 0 at terminal states."""
+    """Return a fixed critic error ``[states]``: noise with the values' root mean square, 0 at terminal states."""
     noise = Streams([0], "critic error").normals(0, len(world.terminal))[0].masked_fill(world.terminal, 0)
     rms = noise[~world.terminal].square().mean().sqrt()
     return noise / rms * values[~world.terminal].square().mean().sqrt()

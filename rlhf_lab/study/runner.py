@@ -52,8 +52,8 @@ def run_arm(
 ) -> ArmResult:
     """Return what the arm measures; a finished arm is read from the store, an unfinished one goes on where it was.
 
-    ``parameters`` are weights of an earlier stage to begin with, each with the seed axis first; ``known`` are reference levels
-    by metric that override the world's own.
+    ``parameters`` are weights of an earlier stage to begin with, each with the seed axis first; ``known`` are
+    reference levels by metric that override the world's own.
     """
     if store is not None and (finished := store.result(arm.name)) is not None:
         return finished

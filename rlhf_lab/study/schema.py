@@ -32,7 +32,7 @@ class Score(_Model):
     metric: str = Field(description="name of a recorded metric")
     at: Literal["last", "mean", "first", "window"] = Field(
         default="last",
-        description="last point; mean of all points (area under the curve); first point; mean of the points in `window`",
+        description="last or first point; mean of all points (area under the curve); mean of the points in `window`",
     )
     window: tuple[float, float] = Field(default=(0.9, 1.0), description="fractions of the curve, for at: window")
     better: Literal["higher", "lower"] = Field(default="higher", description="which direction is good")
@@ -43,7 +43,7 @@ class Figure(_Model):
     """One plot of the report."""
 
     kind: Literal["curve", "sweep", "frontier"] = Field(
-        description="curve: metric over x; sweep: a score or exact quantity over a parameter; frontier: y over x quantity"
+        description="curve: metric over x; sweep: score or exact quantity over a parameter; frontier: y over x quantity"
     )
     y: str = Field(description="metric (curve), or score or exact quantity (sweep, frontier)")
     x: str = Field(

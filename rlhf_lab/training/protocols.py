@@ -23,7 +23,7 @@ __all__ = ["Actor", "BuiltEnvironment", "Evaluation", "Learner", "Setup", "Size"
 
 @dataclass(frozen=True)
 class Size:
-    """How much to collect per row: ``steps`` (a window that may begin and stop inside episodes) or whole ``episodes``."""
+    """How much to collect per row: ``steps`` (a window that may cut episodes) or whole ``episodes``."""
 
     count: int
     unit: Literal["steps", "episodes"] = "steps"
@@ -33,8 +33,9 @@ class Size:
 class Spaces:
     """What a policy must know of an environment.
 
-    Finite worlds: observations are state numbers, int64 ``[..., ]`` in ``[0, states)``. Others: float ``[..., *observation]``.
-    Discrete actions: int64 in ``[0, actions)``. Continuous ones: float ``[..., action_size]``, and ``actions`` is 0.
+    Finite worlds: observations are state numbers, int64 ``[..., ]`` in ``[0, states)``. Others: float ``[...,
+    *observation]``. Discrete actions: int64 in ``[0, actions)``. Continuous ones: float ``[..., action_size]``, and
+    ``actions`` is 0.
     """
 
     actions: int
@@ -96,7 +97,7 @@ class BuiltEnvironment(Protocol):
     spaces: Spaces
 
     def collect(self, actor: Actor, size: Size) -> Samples:
-        """Act and return trajectories ``[runs, envs, t]`` with ``log_probs``, and ``values``/``next_values`` with a critic."""
+        """Act and return trajectories ``[runs, envs, t]`` with ``log_probs``, with a critic also its values."""
         ...
 
     def exact(self) -> ExactWorld | None:

@@ -104,13 +104,15 @@ def _norms(tensors: Sequence[Tensor]) -> Tensor:
     """Return ``[runs]``: the Euclidean norm over all of ``[runs, ...]`` tensors together."""
     runs = len(tensors[0])
     norms = [torch.linalg.vector_norm(x.detach().reshape(runs, -1), dim=1) for x in tensors]
-    return torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    together: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    return together
 
 
 class GuardedOptimizer:
     """A torch optimizer that clips gradients per run and freezes a run whose loss, gradient or weights diverge.
 
-    ``alive [runs]`` tells which runs still learn. A frozen run keeps finite weights that no longer move; the others go on.
+    ``alive [runs]`` tells which runs still learn. A frozen run keeps finite weights that no longer move; the others
+    go on.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, runs: int, max_grad_norm: float = 0.0) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf_lab.types import Advantages, PolicyBatch, Trajectories, clean
 from rlhf_lab.calling import Called, Estimator, apply, restrict
+from rlhf_lab.types import Advantages, PolicyBatch, Trajectories, clean
 from rlhf_lab.worlds.protocol import Enumeration, ExactWorld, WorldError
 
 __all__ = [
