@@ -42,7 +42,7 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = rlhf_lab.comparr
 
 
-def test_help_imports_neither_torch_nor_pandas():
-    code = "import sys, rlhf_lab.cli; print([m for m in ('torch', 'pandas', 'matplotlib', 'numba', 'pydantic') if m in
-    sys.modules])" answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "[]"
+def test_help_imports_nothing_heavy():
+    code = "import sys, rlhf_lab.cli; print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "pandas", "matplotlib", "numba", "pydantic"} & set(answer.stdout.split())
