@@ -1,18 +1,20 @@
-"""Environment steps per second of a whole arm, learning included, against Stable-Baselines3 in the same run.
+"""Environment steps per second, learning included, against Stable-Baselines3 in the same run.
 
     python benchmarks/study_throughput.py [--rounds 5] [--threads 1]
 
-Two comparisons with equal hyper-parameters on each side: A2C on the 19-state random walk (tabular policy here, a
-linear network on one-hot states there; 8 environments x 5 steps), and PPO on the cart pole (4 environments x 128
-steps, 4 epochs x 4 minibatches, separate 64-64 tanh networks). Ours is summed over seeds that train at once; theirs
-is one seed, as it runs there. Rounds alternate between the two sides; the median of the rounds is printed, and the
-ratio of the medians. Then the cost of a seed for 1, 10, 100 and 1000 seeds at once.
+Two comparisons with equal hyper-parameters on each side: A2C on the 19-state random walk (tabular policy here, a linear
+network on one-hot states there; 8 environments x 5 steps), and PPO on the cart pole (4 environments x 128 steps, 4
+epochs x 4 minibatches, separate 64-64 tanh networks). Ours is summed over 100 seeds that train at once; theirs is one
+seed, as it runs there. The loop is one process; the study is a whole call of ``compare`` with two arms in two worker
+processes, start-up and report included. Rounds alternate between the sides; printed are the medians of the rounds and
+their ratios, then the cost of a step and seed for 1, 10, 100 and 1000 seeds at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 import warnings
 from typing import Any
@@ -23,6 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from rlhf_lab import compare
 from rlhf_lab.registry import Registry, load_plugins
 from rlhf_lab.spec import make_spec
 from rlhf_lab.study.runner import start
@@ -79,6 +82,21 @@ def ours(data: dict[str, Any], seeds: int, iterations: int, registry: Registry) 
     return seeds * size * iterations / (time.perf_counter() - began)
 
 
+def whole_study(data: dict[str, Any], iterations: int, workers: int) -> float:
+    """Return environment steps per second of a study of two arms x 100 seeds, from the call to the written report."""
+    study = {
+        "title": "throughput",
+        "spec": data | {"budget": {"iterations": iterations}, "record_every": max(1, iterations // 10)},
+        "arms": {"first": {}, "second": {}},
+        "seeds": 100,
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        began = time.perf_counter()
+        compare(study, out=directory, workers=workers)
+        seconds = time.perf_counter() - began
+    return 2 * 100 * data["trainer"]["envs"] * data["trainer"]["steps"] * iterations / seconds
+
+
 def theirs(kind: str, steps: int) -> float:
     """Return environment steps per second of one Stable-Baselines3 run, after a warm-up."""
     from stable_baselines3 import A2C, PPO
@@ -115,15 +133,17 @@ def main() -> None:
         peer = ""
         console.print("stable-baselines3 is not installed (extra `bench`): only our own figures follow")
 
-    table = Table("task", "seeds", "steps/s", peer or "no peer", "ratio")
-    for kind, data, iterations, steps in (("walk", WALK, 200, 8000), ("cartpole", CARTPOLE, 3, 8192)):
-        mine, other = [], []
+    table = Table(
+        "task", "loop, steps/s", "study on 2 workers, steps/s", peer or "no peer", "loop ratio", "study ratio"
+    )
+    for kind, data, loops, length, steps in (("walk", WALK, 200, 3000, 8000), ("cartpole", CARTPOLE, 3, 25, 8192)):
+        loop, study, other = [], [], []
         for _ in range(options.rounds):
-            mine.append(ours(data, 100, iterations, registry))
-            if peer:
-                other.append(theirs(kind, steps))
-        left, right = statistics.median(mine), statistics.median(other) if other else float("nan")
-        table.add_row(kind, "100", f"{left:,.0f}", f"{right:,.0f}", f"{left / right:,.1f}x")
+            loop.append(ours(data, 100, loops, registry))
+            other.append(theirs(kind, steps) if peer else float("nan"))
+            study.append(whole_study(data, length, workers=2))
+        a, b, c = map(statistics.median, (loop, study, other))
+        table.add_row(kind, f"{a:,.0f}", f"{b:,.0f}", f"{c:,.0f}", f"{a / c:,.0f}x", f"{b / c:,.0f}x")
     console.print(table)
 
     scaling = Table("seeds at once", *(f"{kind}: µs per step and seed" for kind in ("walk", "cartpole")))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 
 import typer
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rlhf_lab.study.results import Results
 
 __all__ = ["app", "main"]
+
+INTERRUPTED: Final = 130  # what typer returns after Ctrl-C
 
 app = typer.Typer(
     name="rlhf-lab",
@@ -190,20 +192,16 @@ def schema(
 def main() -> NoReturn:
     """Run the command; whatever a user can mend is told in words, with exit code 2."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except LabError as error:
         _fail(str(error), 2)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted. What was finished is kept; the same command goes on from there.", 130)
-    except typer.Abort:
-        _fail("stopped.", 130)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the command line
             _fail(error.format_message(), error.exit_code)
         raise
-    sys.exit(0)
+    if code == INTERRUPTED:
+        _fail("interrupted. What was finished is kept; the same command goes on from there.", code)
+    sys.exit(code)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -246,3 +246,19 @@ def test_a_plugin_that_raises_is_named_and_finished_arms_are_kept(lab):
     assert code == 2
     assert "arm 'mine': advantage 'mine' raised ZeroDivisionError: division by zero (mine.py:10)" in err
     assert {p.name for p in Path("out/arms").glob("*.safetensors")} == {"a.safetensors", "b.safetensors"}
+
+
+def test_an_interrupt_is_told_in_words_and_finished_arms_are_kept(lab):
+    Path("mine.py").write_text(PLUGIN.replace("a = (self", "raise KeyboardInterrupt; a = (self"), encoding="utf-8")
+    code, _, err = lab("compare", "study.yaml", "--plugin", "mine.py", "--arm", "mine", "--out", "out")
+    assert code == 130
+    assert "the same command goes on from there" in err
+    assert {p.name for p in Path("out/arms").glob("*.safetensors")} == {"a.safetensors", "b.safetensors"}
+
+
+def test_an_observer_that_raises_is_named(lab):
+    observer = "\n@hookimpl\ndef rlhf_lab_run_step(arm):\n    raise RuntimeError('the tracker is away')\n"
+    Path("mine.py").write_text(PLUGIN + observer, encoding="utf-8")
+    code, _, err = lab("compare", "study.yaml", "--plugin", "mine.py")
+    assert code == 2
+    assert "an observer raised RuntimeError: the tracker is away (mine.py:19)" in err

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -59,7 +61,7 @@ def run_arm(
         return finished
     began = time.perf_counter()
     resolved = spec.model_dump(mode="json")
-    registry.hook.rlhf_lab_run_start(arm=arm.name, spec=resolved, seeds=seeds)
+    _tell(registry.hook.rlhf_lab_run_start, arm=arm.name, spec=resolved, seeds=seeds)
     exact = measures.exact_quantities(measure, spec) if measure & measures.STATIC else {}
     curves: dict[str, Array] = {}
     x: dict[str, Array] = {}
@@ -95,9 +97,19 @@ def run_arm(
     )
     if store is not None:
         store.finish(result)
-    registry.hook.rlhf_lab_run_end(arm=arm.name, metrics={k: v[-1] for k, v in curves.items()})
+    _tell(registry.hook.rlhf_lab_run_end, arm=arm.name, metrics={k: v[-1] for k, v in curves.items()})
     progress(1.0)
     return result
+
+
+def _tell(hook: Callable[..., Any], **facts: Any) -> None:
+    """Tell the observers; whatever one raises becomes a ``LabError`` with its line."""
+    try:
+        hook(**facts)
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        raise LabError(f"an observer raised {type(error).__name__}: {error} ({place})") from error
 
 
 @dataclass
@@ -182,7 +194,7 @@ def _train(
             last = {k: torch.from_numpy(v) for k, v in recorder.points[-1].items()} if recorder.points else {}
             since = learner.iteration - (recorder.iterations[-1] if recorder.iterations else 0)
             point = recorder.close(learner.iteration, metrics, measures.along(measure, learner, last, since))
-            registry.hook.rlhf_lab_run_step(arm=arm, iteration=learner.iteration, metrics=point)
+            _tell(registry.hook.rlhf_lab_run_step, arm=arm, iteration=learner.iteration, metrics=point)
             if store is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 _save(arm, learner, recorder, store, identity, done)
                 saved = time.monotonic()
