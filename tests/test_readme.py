@@ -45,7 +45,7 @@ def test_the_plugin_takes_part_in_a_shipped_study_without_yaml(plugin):
     _, data, where = find_study("first-look", registry)
     data["arms"] = {"gae reinforce": data["arms"]["gae reinforce"]}
     edited = edit_study(data, registry, arms=["one_step"], settings=["budget.steps=512", "exact.horizon=4"], seeds=2)
-    edited["conclusions"] = []
+    edited |= {"conclusions": [], "figures": []}
     results = rlhf_lab.compare(make_study(edited, where), registry=registry)
     assert [arm.name for arm in results.arms] == ["gae reinforce", "one_step"]
     assert results.arm("one_step").spec["advantage"] == {"name": "one_step", "gamma": 1.0}  # the study's one gamma

@@ -327,3 +327,10 @@ def test_the_page_opens_in_a_browser(browser: Any, name: str, request: pytest.Fi
     assert rows == len(results.arms)
     overflow = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
     assert overflow <= 0
+
+
+def test_a_pattern_with_an_exclamation_mark_leaves_arms_out(learning_results: Make) -> None:
+    results = learning_results()
+    names = [arm.name for arm in results.arms]
+    assert [arm.name for arm in results.matching([f"!{names[0]}"])] == names[1:]
+    assert results.matching([names[0], f"!{names[0]}"]) == []

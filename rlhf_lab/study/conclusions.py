@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from math import ceil, isnan
 from typing import Final, Literal
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.study import statistics, text
-from rlhf_lab.study.results import ArmResult, Array, Results
+from rlhf_lab.study.results import Array, Results, matches
 from rlhf_lab.study.schema import Best, Conclusion, Level, Order, Share, Study
 from rlhf_lab.study.statistics import Interval
 
@@ -168,9 +167,9 @@ def _best(results: Results, conclusion: Best) -> Finding:
     ]
     means = [sign * float(scores.mean()) for scores in statistics.failures_as_worst(raw, better)]
     ranked = [arms[i] for i in sorted(range(len(arms)), key=lambda i: -means[i] if not isnan(means[i]) else np.inf)]
-    matches = [_matches(arm, conclusion.expected) for arm in ranked]
-    rivals = [arm for arm, match in zip(ranked, matches, strict=True) if match != matches[0]]
-    winner, won = ranked[0], matches[0]
+    expected = [matches(arm.name, [conclusion.expected]) for arm in ranked]
+    rivals = [arm for arm, match in zip(ranked, expected, strict=True) if match != expected[0]]
+    winner, won = ranked[0], expected[0]
     if not rivals:
         raise LabError(
             f"the conclusion {conclusion.statement!r} compares nothing: of {', '.join(conclusion.among)} "
@@ -280,12 +279,9 @@ def _names(conclusion: Conclusion) -> tuple[list[str], list[str]]:
 
 
 def _check_pattern(where: str, pattern: str, arms: Sequence[str]) -> None:
-    if not any(fnmatchcase(name, pattern) or name == pattern for name in arms):
+    pattern = pattern.removeprefix("!")
+    if not any(matches(name, [pattern]) for name in arms):
         raise LabError(f"{where}: no arm matches {pattern!r}. {did_you_mean(pattern, arms)}")
-
-
-def _matches(arm: ArmResult, pattern: str) -> bool:
-    return fnmatchcase(arm.name, pattern) or arm.name == pattern
 
 
 def _quantity(results: Results, conclusion: Conclusion) -> str:

@@ -16,7 +16,7 @@ from rlhf_lab.study.schema import Score, Study
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ArmResult", "Array", "Results"]
+__all__ = ["ArmResult", "Array", "Results", "matches", "scored"]
 
 Array = npt.NDArray[np.float64]
 
@@ -76,6 +76,11 @@ def scored(study: Study, arms: Iterable[ArmResult]) -> Study:
     return study.model_copy(update={"scores": scores})
 
 
+def matches(name: str, patterns: list[str]) -> bool:
+    """Return whether an arm's name is one of the patterns, or matches it as a shell pattern."""
+    return any(fnmatchcase(name, pattern) or name == pattern for pattern in patterns)
+
+
 @dataclass(frozen=True)
 class Results:
     """All arms of a study with their provenance."""
@@ -95,8 +100,10 @@ class Results:
         raise LabError(f"no arm is called {name!r}. {did_you_mean(name, (a.name for a in self.arms))}")
 
     def matching(self, patterns: list[str]) -> list[ArmResult]:
-        """Return the arms whose name matches one of the shell patterns, in the study's order."""
-        return [a for a in self.arms if any(fnmatchcase(a.name, p) or a.name == p for p in patterns)]
+        """Return the arms whose name matches a shell pattern, and none that begins with ``!``, in the study's order."""
+        wanted = [p for p in patterns if not p.startswith("!")] or ["*"]
+        unwanted = [p[1:] for p in patterns if p.startswith("!")]
+        return [arm for arm in self.arms if matches(arm.name, wanted) and not matches(arm.name, unwanted)]
 
     def quantity(self, arm: ArmResult, name: str) -> Array:
         """Return a score (``[seeds]``) or an exact quantity (``[1]``) of an arm by its name."""

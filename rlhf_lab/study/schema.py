@@ -53,7 +53,9 @@ class Figure(_Model):
     series: str | None = Field(
         default=None, description="dotted parameter that tells lines apart; default: one per arm"
     )
-    arms: list[str] = Field(default_factory=lambda: ["*"], description="shell patterns of the arms to show")
+    arms: list[str] = Field(
+        default_factory=lambda: ["*"], description="shell patterns of the arms to show; !pattern leaves out"
+    )
     title: str = Field(default="", description="default: made from x and y")
     caption: str = Field(default="", description="what a reader should see in it")
     statistic: Literal["mean", "iqm"] = Field(
