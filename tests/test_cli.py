@@ -211,6 +211,7 @@ def test_a_bad_study_is_refused_with_its_place(lab, change, says):
         (["compare", "study.yaml", "--arm", "geo"], "no component is called 'geo'"),
         (["compare", "study.yaml", "--arm", "gae,lam=7"], "arm 'gae,lam=7'"),
         (["compare", "study.yaml", "--set", "trainer.nvs=7"], "trainer.nvs: is no parameter here"),
+        (["compare", "random-walk", "--set", "advantage.gamma=0.5"], "changes nothing, because every arm has its own"),
         (["compare", "study.yaml", "--plugin", "none.py"], "none.py did not load: there is no such file"),
         (["compare", "study.yaml", "--seeds", "0"], "--seeds"),
         (["compare", "study.yaml", "--out", "study.yaml/below"], "cannot write in study.yaml/below"),

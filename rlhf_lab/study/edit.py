@@ -11,7 +11,7 @@ import yaml
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry
-from rlhf_lab.study.arms import assign, parse_assignment
+from rlhf_lab.study.arms import assign, merge, parse_assignment
 from rlhf_lab.study.schema import Study
 
 __all__ = ["apply_settings", "edit_study", "study_yaml"]
@@ -36,10 +36,22 @@ def edit_study(
         present[text] = {role: component}
     for text in settings:
         path, value = parse_assignment(text)
+        before = copy.deepcopy(edited)
         assign(edited, path if path.split(".")[0] in Study.model_fields else f"spec.{path}", value)
+        if edited != before and _specs(edited) == _specs(before):
+            raise LabError(f"--set {text}: changes nothing, because every arm has its own {path.split('.')[0]}")
     if seeds is not None:
         edited["seeds"] = seeds
     return edited
+
+
+def _specs(study: Mapping[str, Any]) -> Any:
+    """Return what decides what runs: the arms' whole specs, and all of the study but the common spec."""
+    spec, arms = study.get("spec"), study.get("arms", {"base": {}})
+    if not isinstance(spec, Mapping) or not isinstance(arms, Mapping):
+        return study
+    others = {key: value for key, value in study.items() if key != "spec"}
+    return [others, *(merge(spec, arm) if isinstance(arm, Mapping) else arm for arm in arms.values())]
 
 
 def apply_settings(spec: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
