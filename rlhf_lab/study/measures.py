@@ -14,8 +14,8 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.spec import RunSpec
 from rlhf_lab.training.protocols import Learner
-from rlhf_lab.training.step import Reduction
-from rlhf_lab.types import PolicyBatch
+from rlhf_lab.training.step import Reduction, per_run
+from rlhf_lab.types import PolicyBatch, clean
 from rlhf_lab.worlds.estimator_error import estimator_error, gradient_error
 from rlhf_lab.worlds.protocol import ExactWorld
 from rlhf_lab.worlds.tabular import TabularMDP
@@ -145,13 +145,13 @@ def first_update(learner: Any, spec: RunSpec) -> dict[str, Tensor]:
     if spec.normalizer is not None:
         estimate = apply(spec.normalizer, restrict(batch, spec.normalizer), estimate)
     ends = batch.terminated | batch.truncated
-    count = batch.valid.flatten(1).sum(1)
-    mean = estimate.advantages.flatten(1).sum(1) / count
+    count = per_run(batch.valid)
+    mean = per_run(estimate.advantages) / count
     log_probs = learner.actor.evaluate(samples).log_probs
     old = {"old_log_probs": batch.log_probs} if "old_log_probs" in spec.objective.needs() else {}
     policy_batch = PolicyBatch(log_probs, estimate.advantages, batch.valid, ends, **old)
     loss, _ = Reduction(spec.aggregation, batch.valid, ends)(apply(spec.objective, policy_batch))
-    score = -(estimate.advantages * log_probs.masked_fill(~batch.valid, 0)).flatten(1).sum(1) / count
+    score = -per_run(estimate.advantages * clean(log_probs, batch.valid)) / count
     gradient, reference = (_gradient(learner.actor, x) for x in (loss, score))
     norm = reference.norm(dim=1)
     return {
