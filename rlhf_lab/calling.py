@@ -4,7 +4,6 @@ are told with its name.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import traceback
 from collections.abc import Mapping
@@ -15,12 +14,13 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from rlhf_lab.batch import unchecked
 from rlhf_lab.errors import LabError
 from rlhf_lab.types import Advantages, BatchError, Loss, PolicyBatch, Trajectories, Weights
 
 __all__ = ["Aggregator", "Called", "Estimator", "Normalizer", "Objective", "apply", "call", "restrict"]
 
-Batch = TypeVar("Batch", Trajectories, PolicyBatch)
+AnyBatch = TypeVar("AnyBatch", Trajectories, PolicyBatch)
 
 
 class Called(Protocol):
@@ -58,14 +58,11 @@ class Aggregator(Called, Protocol):
     def __call__(self, valid: Tensor, ends: Tensor) -> Weights: ...
 
 
-def restrict(batch: Batch, component: Called) -> Batch:
+def restrict(batch: AnyBatch, component: Called) -> AnyBatch:
     """Return the batch with None for every optional field that the component does not need."""
     kept = component.needs() | {"state"}
-    restricted = copy.copy(batch)  # no second check: leaving fields out cannot break the contract
-    for f in fields(batch):
-        if f.default is None and f.name not in kept:
-            object.__setattr__(restricted, f.name, None)
-    return restricted
+    left_out = {f.name: None for f in fields(batch) if f.default is None and f.name not in kept}
+    return unchecked(batch, left_out)
 
 
 def call(component: Any, *arguments: Any, **options: Any) -> Any:

@@ -1,7 +1,8 @@
 """The frozen tensor batches that travel between a training loop and a component.
 
-Requirements this file meets: - a batch is checked once, where it is built (shape, dtype, device, finite where valid),
-so that no component checks again;
+Requirements this file meets:
+- a batch is checked once, where it is built (shape, dtype, device, finite where valid), so that no component checks
+  again;
 - nothing is ever broadcast: an ``[n, 1]`` tensor where ``[n]`` is due is refused, not stretched;
 - ``*b`` are leading axes (run | env | prompt, sample), ``t`` is time and always last; masks: True = counts;
 - what stands at invalid steps is nobody's business and may be NaN: clean the inputs with ``clean`` before arithmetic.
@@ -9,13 +10,14 @@ so that no component checks again;
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from rlhf_lab.batch import Batch, BatchError, clean, optional, required, true_somewhere
 
 __all__ = [
     "Advantages",
@@ -32,113 +34,8 @@ __all__ = [
 ]
 
 
-class BatchError(ValueError):
-    """A tensor batch breaks its contract; the message names batch, field, what was found and what is due."""
-
-
-def clean(x: Tensor, valid: Tensor) -> Tensor:
-    """Return ``x`` with zeros where not ``valid``, so that no NaN of padding reaches values or gradients."""
-    return x.masked_fill(~valid, 0)
-
-
-def _any(mask: Tensor) -> bool:
-    """Return whether any element is True; of a CPU bool tensor ``amax`` is four times faster than ``any``."""
-    return bool(mask.amax()) if mask.numel() else False
-
-
-def _spec(dtype: str, axes: str) -> dict[str, str]:
-    return {"dtype": dtype, "axes": axes}
-
-
-def _required(dtype: str, axes: str) -> Any:
-    return field(metadata=_spec(dtype, axes))
-
-
-def _optional(dtype: str, axes: str) -> Any:
-    return field(default=None, metadata=_spec(dtype, axes))
-
-
-_INTEGERS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
-
-
-class _Batch:
-    """Checks shared by the batches. The first field fixes shape, dtype and device of all others."""
-
-    axes: ClassVar[str]  # names of the first field's trailing axes, for messages
-    trailing: ClassVar[int] = 1  # how many axes of the first field are not leading axes
-
-    def __post_init__(self) -> None:
-        layout = self._layout()
-        name = layout[0][0]
-        first = getattr(self, name)
-        if not isinstance(first, Tensor) or first.ndim < self.trailing:
-            raise self._error(name, f"a tensor [*b,{self.axes}]", first)
-        for name, spec, optional in layout:
-            value = getattr(self, name)
-            if value is None and optional:
-                continue
-            if not isinstance(value, Tensor):
-                raise self._error(name, "a tensor", value)
-            self._check_shape(name, value, spec["axes"], first)
-            self._check_dtype(name, value, spec["dtype"], first)
-
-    @classmethod
-    def _layout(cls) -> list[tuple[str, Mapping[str, str], bool]]:
-        """Return name, spec and whether None is allowed, of each tensor field; found once per class."""
-        cached: list[tuple[str, Mapping[str, str], bool]] | None = cls.__dict__.get("_layout_cache")
-        if cached is None:
-            found = fields(cls)  # type: ignore[arg-type]
-            cached = [(f.name, f.metadata, f.default is None) for f in found if "axes" in f.metadata]
-            cls._layout_cache = cached  # type: ignore[attr-defined]
-        return cached
-
-    def _error(self, name: str, due: str, found: object) -> BatchError:
-        what = f"shape {list(found.shape)} {found.dtype}" if isinstance(found, Tensor) else repr(found)
-        return BatchError(f"{type(self).__name__}.{name}: expected {due}, found {what}")
-
-    def _check_shape(self, name: str, value: Tensor, axes: str, first: Tensor) -> None:
-        if axes == "same":
-            if value.shape != first.shape:
-                raise self._error(name, f"shape {list(first.shape)}", value)
-        elif axes == "row":
-            row = first.shape[: first.ndim - self.trailing]
-            if value.shape != row:
-                raise self._error(name, f"shape {list(row)}", value)
-        elif value.shape[:-1] != first.shape or value.ndim != first.ndim + 1:  # "token": one axis more than the first
-            raise self._error(name, f"shape {[*first.shape, 't']}", value)
-        if value.device != first.device:
-            raise self._error(name, f"device {first.device}", value.device)
-
-    def _check_dtype(self, name: str, value: Tensor, dtype: str, first: Tensor) -> None:
-        if dtype == "float":
-            if not value.is_floating_point():
-                raise self._error(name, "a floating-point tensor", value)
-            if value.dtype != first.dtype:
-                raise self._error(name, f"dtype {first.dtype} as in the first field", value)
-        elif dtype == "bool":
-            if value.dtype != torch.bool:
-                raise self._error(name, "a bool tensor (True = counts)", value)
-        elif value.dtype not in _INTEGERS:
-            raise self._error(name, "an integer tensor", value)
-
-    def _check_finite(self, name: str, where: Tensor | None, place: str = "where valid") -> None:
-        """Refuse NaN and infinity where they would count. A finite sum proves finite terms with one pass."""
-        value = getattr(self, name)
-        if value is None or math.isfinite(value.detach().sum()):
-            return
-        bad = ~torch.isfinite(value)
-        if where is not None:
-            bad &= where
-        if _any(bad):
-            at = [int(i) for i in bad.nonzero()[0]]
-            raise BatchError(
-                f"{type(self).__name__}.{name}: {float(value[tuple(at)])} at index {at}; must be finite {place}. "
-                "Find where it arises, or mark the step invalid"
-            )
-
-
 @dataclass(frozen=True, eq=False)
-class Trajectories(_Batch):
+class Trajectories(Batch):
     """What was collected: rows of steps, one or several episodes a row. Everything in it is detached.
 
     Boundaries: inside an episode ``next_values[t]`` is ``values`` at the next valid step (see ``link_values``); it
@@ -151,26 +48,25 @@ class Trajectories(_Batch):
 
     axes: ClassVar[str] = "t"
 
-    rewards: Tensor = _required("float", "same")  # [*b,t]
-    terminated: Tensor = _required("bool", "same")  # [*b,t] the task ended after this step
-    truncated: Tensor = _required("bool", "same")  # [*b,t] the episode was cut after this step
-    valid: Tensor = _required("bool", "same")  # [*b,t]
-    values: Tensor | None = _optional("float", "same")  # [*b,t] V(s_t)
-    next_values: Tensor | None = _optional("float", "same")  # [*b,t] V(s_{t+1}), before any reset
-    log_probs: Tensor | None = _optional("float", "same")  # [*b,t] of the whole action under the behaviour policy
-    target_log_probs: Tensor | None = _optional("float", "same")  # [*b,t] under the current policy
-    ref_log_probs: Tensor | None = _optional("float", "same")  # [*b,t] under the reference policy
-    group_ids: Tensor | None = _optional("int", "row")  # [*b] equal = same prompt, one episode per row
-    baseline_scores: Tensor | None = _optional("float", "row")  # [*b]
-    score_norms: Tensor | None = _optional("float", "same")  # [*b,t] squared norm of grad log pi
+    rewards: Tensor = required("float", "same")  # [*b,t]
+    terminated: Tensor = required("bool", "same")  # [*b,t] the task ended after this step
+    truncated: Tensor = required("bool", "same")  # [*b,t] the episode was cut after this step
+    valid: Tensor = required("bool", "same")  # [*b,t]
+    values: Tensor | None = optional("float", "same")  # [*b,t] V(s_t)
+    next_values: Tensor | None = optional("float", "same")  # [*b,t] V(s_{t+1}), before any reset
+    log_probs: Tensor | None = optional("float", "same")  # [*b,t] of the whole action under the behaviour policy
+    target_log_probs: Tensor | None = optional("float", "same")  # [*b,t] under the current policy
+    ref_log_probs: Tensor | None = optional("float", "same")  # [*b,t] under the reference policy
+    group_ids: Tensor | None = optional("int", "row")  # [*b] equal = same prompt, one episode per row
+    baseline_scores: Tensor | None = optional("float", "row")  # [*b]
+    score_norms: Tensor | None = optional("float", "same")  # [*b,t] squared norm of grad log pi
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for f in fields(self):
-            value = getattr(self, f.name)
+        for name, value in list(self.__dict__.items()):
             if value is not None and value.requires_grad:
-                object.__setattr__(self, f.name, value.detach())
-        if _any((self.terminated | self.truncated) > self.valid):
+                object.__setattr__(self, name, value.detach())
+        if true_somewhere((self.terminated | self.truncated) > self.valid):
             raise BatchError(
                 "Trajectories: terminated or truncated is True at an invalid step. "
                 "Store an episode's end on its last valid step"
@@ -178,17 +74,18 @@ class Trajectories(_Batch):
         for name in ("rewards", "values", "log_probs", "target_log_probs", "ref_log_probs", "score_norms"):
             self._check_finite(name, self.valid)
         self._check_finite("baseline_scores", None, "everywhere")
-        self._check_finite("next_values", self.valid & ~self.terminated, "where valid and not terminated")
+        if not self._is_finite("next_values"):
+            self._check_finite("next_values", self.valid & ~self.terminated, "where valid and not terminated")
 
 
 @dataclass(frozen=True, eq=False)
-class Advantages(_Batch):
+class Advantages(Batch):
     """An estimator's answer: ``advantages [*b,t]``, 0 where not valid, and the value target ``returns`` or None."""
 
     axes: ClassVar[str] = "t"
 
-    advantages: Tensor = _required("float", "same")
-    returns: Tensor | None = _optional("float", "same")
+    advantages: Tensor = required("float", "same")
+    returns: Tensor | None = optional("float", "same")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -196,7 +93,7 @@ class Advantages(_Batch):
 
 
 @dataclass(frozen=True, eq=False)
-class PolicyBatch(_Batch):
+class PolicyBatch(Batch):
     """What a policy objective reads. Only ``log_probs`` and ``entropy`` carry gradient.
 
     ``old_log_probs`` are the proximal policy's: ``target_log_probs`` where given, else the behaviour's.
@@ -204,16 +101,16 @@ class PolicyBatch(_Batch):
 
     axes: ClassVar[str] = "t"
 
-    log_probs: Tensor = _required("float", "same")  # [*b,t] under the policy being learned
-    advantages: Tensor = _required("float", "same")  # [*b,t]
-    valid: Tensor = _required("bool", "same")  # [*b,t]
-    ends: Tensor = _required("bool", "same")  # [*b,t] last step of an episode
-    old_log_probs: Tensor | None = _optional("float", "same")
-    ref_log_probs: Tensor | None = _optional("float", "same")
-    behaviour_log_probs: Tensor | None = _optional("float", "same")
-    entropy: Tensor | None = _optional("float", "same")
-    group_ids: Tensor | None = _optional("int", "row")
-    uniforms: Tensor | None = _optional("float", "same")  # iid U(0,1) for a random loss
+    log_probs: Tensor = required("float", "same")  # [*b,t] under the policy being learned
+    advantages: Tensor = required("float", "same")  # [*b,t]
+    valid: Tensor = required("bool", "same")  # [*b,t]
+    ends: Tensor = required("bool", "same")  # [*b,t] last step of an episode
+    old_log_probs: Tensor | None = optional("float", "same")
+    ref_log_probs: Tensor | None = optional("float", "same")
+    behaviour_log_probs: Tensor | None = optional("float", "same")
+    entropy: Tensor | None = optional("float", "same")
+    group_ids: Tensor | None = optional("int", "row")
+    uniforms: Tensor | None = optional("float", "same")  # iid U(0,1) for a random loss
     state: Mapping[str, Tensor] | None = None  # of a stateful loss
 
     def __post_init__(self) -> None:
@@ -223,17 +120,17 @@ class PolicyBatch(_Batch):
 
 
 @dataclass(frozen=True, eq=False)
-class ValueBatch(_Batch):
+class ValueBatch(Batch):
     """What a value objective reads. Only ``values`` carries gradient."""
 
     axes: ClassVar[str] = "t"
 
-    values: Tensor = _required("float", "same")  # [*b,t] V(s_t) of the critic being learned
-    returns: Tensor = _required("float", "same")  # [*b,t] the target
-    valid: Tensor = _required("bool", "same")
-    ends: Tensor = _required("bool", "same")
-    old_values: Tensor | None = _optional("float", "same")  # [*b,t] V(s_t) when the data was collected
-    uniforms: Tensor | None = _optional("float", "same")
+    values: Tensor = required("float", "same")  # [*b,t] V(s_t) of the critic being learned
+    returns: Tensor = required("float", "same")  # [*b,t] the target
+    valid: Tensor = required("bool", "same")
+    ends: Tensor = required("bool", "same")
+    old_values: Tensor | None = optional("float", "same")  # [*b,t] V(s_t) when the data was collected
+    uniforms: Tensor | None = optional("float", "same")
     state: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -243,29 +140,29 @@ class ValueBatch(_Batch):
 
 
 @dataclass(frozen=True, eq=False)
-class Rankings(_Batch):
+class Rankings(Batch):
     """Responses to one prompt, best first (in no order where ``desirable`` or ``targets`` is given)."""
 
     axes: ClassVar[str] = "k"
 
-    log_probs: Tensor = _required("float", "same")  # [*b,k] summed over the response
-    ref_log_probs: Tensor | None = _optional("float", "same")
-    lengths: Tensor | None = _optional("int", "same")
-    valid: Tensor | None = _optional("bool", "same")  # ragged k
-    desirable: Tensor | None = _optional("bool", "same")
-    targets: Tensor | None = _optional("float", "same")
-    gains: Tensor | None = _optional("float", "same")
-    ranks: Tensor | None = _optional("int", "same")  # equal = tie
-    mismatched_log_probs: Tensor | None = _optional("float", "same")
-    mismatched_ref_log_probs: Tensor | None = _optional("float", "same")
-    token_kl: Tensor | None = _optional("float", "same")
-    preference_prob: Tensor | None = _optional("float", "row")
-    margins: Tensor | None = _optional("float", "row")
-    weights: Tensor | None = _optional("float", "row")
-    token_log_probs: Tensor | None = _optional("float", "token")  # [*b,k,t]
-    token_ref_log_probs: Tensor | None = _optional("float", "token")
-    token_valid: Tensor | None = _optional("bool", "token")
-    uniforms: Tensor | None = _optional("float", "row")
+    log_probs: Tensor = required("float", "same")  # [*b,k] summed over the response
+    ref_log_probs: Tensor | None = optional("float", "same")
+    lengths: Tensor | None = optional("int", "same")
+    valid: Tensor | None = optional("bool", "same")  # ragged k
+    desirable: Tensor | None = optional("bool", "same")
+    targets: Tensor | None = optional("float", "same")
+    gains: Tensor | None = optional("float", "same")
+    ranks: Tensor | None = optional("int", "same")  # equal = tie
+    mismatched_log_probs: Tensor | None = optional("float", "same")
+    mismatched_ref_log_probs: Tensor | None = optional("float", "same")
+    token_kl: Tensor | None = optional("float", "same")
+    preference_prob: Tensor | None = optional("float", "row")
+    margins: Tensor | None = optional("float", "row")
+    weights: Tensor | None = optional("float", "row")
+    token_log_probs: Tensor | None = optional("float", "token")  # [*b,k,t]
+    token_ref_log_probs: Tensor | None = optional("float", "token")
+    token_valid: Tensor | None = optional("bool", "token")
+    uniforms: Tensor | None = optional("float", "row")
     state: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -277,19 +174,19 @@ class Rankings(_Batch):
 
 
 @dataclass(frozen=True, eq=False)
-class Scores(_Batch):
+class Scores(Batch):
     """A reward model's scores of responses to one prompt, best first, for a reward-model objective."""
 
     axes: ClassVar[str] = "k"
 
-    scores: Tensor = _required("float", "same")  # [*b,k]
-    valid: Tensor | None = _optional("bool", "same")
-    targets: Tensor | None = _optional("float", "same")
-    ranks: Tensor | None = _optional("int", "same")
-    margins: Tensor | None = _optional("float", "row")
-    preference_prob: Tensor | None = _optional("float", "row")
-    weights: Tensor | None = _optional("float", "row")
-    uniforms: Tensor | None = _optional("float", "row")
+    scores: Tensor = required("float", "same")  # [*b,k]
+    valid: Tensor | None = optional("bool", "same")
+    targets: Tensor | None = optional("float", "same")
+    ranks: Tensor | None = optional("int", "same")
+    margins: Tensor | None = optional("float", "row")
+    preference_prob: Tensor | None = optional("float", "row")
+    weights: Tensor | None = optional("float", "row")
+    uniforms: Tensor | None = optional("float", "row")
     state: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -301,7 +198,7 @@ class Scores(_Batch):
 
 
 @dataclass(frozen=True, eq=False)
-class Loss(_Batch):
+class Loss(Batch):
     """A loss to be minimised, before aggregation: one value per step ``[*b,t]`` or per item ``[*b]``.
 
     A sequence-level loss repeats its value on each step of the sequence. ``weights`` (0 = does not count) and each of
@@ -311,8 +208,8 @@ class Loss(_Batch):
     axes: ClassVar[str] = ""
     trailing: ClassVar[int] = 0
 
-    values: Tensor = _required("float", "same")
-    weights: Tensor | None = _optional("float", "same")
+    values: Tensor = required("float", "same")
+    weights: Tensor | None = optional("float", "same")
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -325,7 +222,7 @@ class Loss(_Batch):
 
 
 @dataclass(frozen=True, eq=False)
-class Weights(_Batch):
+class Weights(Batch):
     """An aggregation's answer, both ``[*b,t]``: the loss of a run is ``sum(weights * values) / sum(total)``.
 
     Both sums run over every micro-batch of one optimiser step, so that a split does not change the loss.
@@ -333,8 +230,8 @@ class Weights(_Batch):
 
     axes: ClassVar[str] = "t"
 
-    weights: Tensor = _required("float", "same")
-    total: Tensor = _required("float", "same")
+    weights: Tensor = required("float", "same")
+    total: Tensor = required("float", "same")
 
 
 def link_values(

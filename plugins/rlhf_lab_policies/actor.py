@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Final, cast
 
 import torch
@@ -121,17 +122,21 @@ class StackedActor(nn.Module, ABC):
         current, values = self._both(self.weights, observations, mask)
         kept = self.reference
         reference = None if kept is None else self._distribution(kept, observations, mask)
+        count = steps[1:].numel()
 
         def by_row(x: Tensor | None) -> Any:
-            return None if x is None else x[:, : steps[1:].numel()].reshape(*steps, *x.shape[2:])
+            if x is None:
+                return None
+            return (x if x.shape[1] == count else x[:, :count]).reshape(*steps, *x.shape[2:])
 
-        return Evaluation(
-            log_probs=by_row(current.log_prob(actions)),
-            values=by_row(values),
-            entropy=by_row(current.entropy()),
-            ref_log_probs=None if reference is None else by_row(reference.log_prob(actions)),
+        evaluation = Evaluation(by_row(current.log_prob(actions)), by_row(values), by_row(current.entropy()))
+        if reference is None:
+            return evaluation
+        return replace(
+            evaluation,
+            ref_log_probs=by_row(reference.log_prob(actions)),
             action_log_probs=by_row(current.action_log_probs),
-            ref_action_log_probs=None if reference is None else by_row(reference.action_log_probs),
+            ref_action_log_probs=by_row(reference.action_log_probs),
         )
 
     def score_norms(self, samples: Samples) -> Tensor:

@@ -32,7 +32,7 @@ class _Affine(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        grads = _blocks(grad)
+        grads = _blocks(grad.contiguous())  # of one layout, hence of one routine
         by_x = _join([torch.bmm(g, weight.mT) for g in grads]) if ctx.needs_input_grad[0] else None
         by_weight = reduce(torch.add, (torch.bmm(block.mT, g) for block, g in zip(_blocks(x), grads, strict=True)))
         by_bias = reduce(torch.add, (g.sum(dim=1, keepdim=True) for g in grads))

@@ -10,7 +10,7 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Spaces
 from rlhf_lab_policies.actor import StackedActor, StackedPolicy, Weights
-from rlhf_lab_policies.distributions import Categorical
+from rlhf_lab_policies.distributions import Categorical, TabulatedCategorical
 from rlhf_lab_policies.stacked import take
 
 __all__ = ["TabularSoftmax"]
@@ -53,10 +53,8 @@ class TabularSoftmax(StackedPolicy):
 class _TabularActor(StackedActor):
     def _distribution(self, weights: Weights, observations: Tensor, mask: Tensor | None) -> Categorical:
         logits = weights["logits"]
-        if (
-            mask is None and observations.shape[1] > logits.shape[1]
-        ):  # fewer states than rows: normalise each state once
-            return Categorical(take(torch.log_softmax(logits, dim=-1), observations))
+        if mask is None and observations.shape[1] >= logits.shape[1]:
+            return TabulatedCategorical(logits, observations)
         return Categorical.from_logits(take(logits, observations), mask)
 
     def _values(self, weights: Weights, observations: Tensor) -> Tensor | None:

@@ -57,7 +57,8 @@ class OnlineLearner:
         self.optimizer = GuardedOptimizer(
             self.components["optimizer"].build(self.actor), setup.runs, options.max_grad_norm
         )
-        if "kl" in setup.components or any("ref_log_probs" in c.needs() for c in setup.components.values()):
+        self._needs = frozenset().union(*(c.needs() for c in setup.components.values()))
+        if "kl" in setup.components or "ref_log_probs" in self._needs:
             self.actor.keep_reference()
         self.kl_coef = torch.full((setup.runs,), options.kl_coef)
         first = self.components["objective"].initial_state()
@@ -91,7 +92,8 @@ class OnlineLearner:
     def _estimate(self, samples: Samples) -> tuple[_Batch, dict[str, Tensor]]:
         """Return the batch with advantages and value targets, before any of this iteration's updates."""
         batch, observed = self._complete(samples)
-        samples = replace(samples, trajectories=batch)
+        if batch is not samples.trajectories:
+            samples = replace(samples, trajectories=batch)
         estimator, normalizer = self.components["advantage"], self.components.get("normalizer")
         estimate = apply(estimator, restrict(batch, estimator))
         if normalizer is not None:
@@ -113,7 +115,7 @@ class OnlineLearner:
     def _complete(self, samples: Samples) -> tuple[Trajectories, dict[str, Tensor]]:
         """Return the trajectories with what the loop provides, less the KL where that enters the rewards."""
         batch = samples.trajectories
-        needs = frozenset().union(*(c.needs() for c in self.components.values()))
+        needs = self._needs
         extra: dict[str, Any] = {}
         observed: dict[str, Tensor] = {}
         runs, rows, _ = batch.rewards.shape

@@ -17,7 +17,7 @@ __all__ = ["EpisodeMeter"]
 
 @numba.njit(cache=True)
 def _count(rewards: Any, ends: Any, valid: Any, carry: Any, totals: Any) -> None:
-    """Add [return, length, episodes, steps] of finished episodes to ``totals [runs, 4]``; ``carry [runs, rows, 2]``."""
+    """Add [return, length, episodes, steps] of finished episodes to ``totals [4, runs]``; ``carry [runs, rows, 2]``."""
     runs, rows, steps = rewards.shape
     for run in range(runs):
         for row in range(rows):
@@ -27,11 +27,11 @@ def _count(rewards: Any, ends: Any, valid: Any, carry: Any, totals: Any) -> None
                     continue
                 score += rewards[run, row, t]
                 length += 1
-                totals[run, 3] += 1
+                totals[3, run] += 1
                 if ends[run, row, t]:
-                    totals[run, 0] += score
-                    totals[run, 1] += length
-                    totals[run, 2] += 1
+                    totals[0, run] += score
+                    totals[1, run] += length
+                    totals[2, run] += 1
                     score = length = 0.0
             carry[run, row, 0], carry[run, row, 1] = score, length
 
@@ -53,10 +53,10 @@ class EpisodeMeter:
         runs, rows, _ = batch.rewards.shape
         if self._carry.shape[1] != rows:
             self._carry = np.zeros((runs, rows, 2))
-        totals = np.zeros((runs, 4))
+        totals = np.zeros((4, runs))
         ends = batch.terminated | batch.truncated
         _count(batch.rewards.double().cpu().numpy(), ends.cpu().numpy(), batch.valid.cpu().numpy(), self._carry, totals)
-        score, length, episodes, steps = torch.from_numpy(totals).unbind(1)
+        score, length, episodes, steps = torch.from_numpy(totals).unbind()
         self.steps += steps
         self.episodes += episodes
         self.scores += score

@@ -57,7 +57,8 @@ class Evaluation:
     values: Tensor | None = None
     entropy: Tensor | None = None
     ref_log_probs: Tensor | None = None
-    action_log_probs: Tensor | None = None  # [runs, rows, t, actions], whole distributions where discrete
+    # [runs, rows, t, actions], whole distributions where discrete and where there is a reference to compare with
+    action_log_probs: Tensor | None = None
     ref_action_log_probs: Tensor | None = None
 
 

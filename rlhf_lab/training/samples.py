@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from rlhf_lab.batch import unchecked
 from rlhf_lab.types import Trajectories
 
 __all__ = ["Samples", "taker"]
@@ -22,14 +22,6 @@ def taker(index: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
         return x.flatten(0, 1).index_select(0, flat.to(x.device)).view(*index.shape, *x.shape[2:])
 
     return take
-
-
-def _unchecked(batch: Trajectories, changes: Mapping[str, Tensor | None]) -> Trajectories:
-    """Return the batch with other fields and without a second check, for changes that cannot break its contract."""
-    changed = copy.copy(batch)
-    for name, value in changes.items():
-        object.__setattr__(changed, name, value)
-    return changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,4 +56,4 @@ class Samples:
         found = {f.name: getattr(self.trajectories, f.name) for f in fields(self.trajectories)}
         changed = {name: change(name, x) for name, x in found.items() if x is not None}
         inputs = {name: change("", x) for name, x in self.inputs.items()}
-        return Samples(_unchecked(self.trajectories, changed), inputs, self.stepwise)
+        return Samples(unchecked(self.trajectories, changed), inputs, self.stepwise)

@@ -5,8 +5,10 @@ Runs never mix: every parameter has a leading run axis, the summed loss has one 
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -55,8 +57,9 @@ def from_state(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def per_run(x: Tensor) -> Tensor:
-    """Return ``[runs]`` sums of ``x [runs, ...]``, added one by one, so that padding zeros change no bit."""
-    return x.reshape(x.shape[0], -1).cumsum(1)[:, -1]
+    """Return ``[runs]`` sums of ``x [runs, ...]``; floats are added one by one, so that padding zeros change no bit."""
+    flat = x.reshape(x.shape[0], -1)
+    return flat.cumsum(1)[:, -1] if x.is_floating_point() else flat.sum(1)
 
 
 def per_run_all(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,6 +124,9 @@ class GuardedOptimizer:
         self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
         self.alive = torch.ones(runs, dtype=torch.bool, device=self.parameters[0].device)
         self._rates = [group["lr"] for group in optimizer.param_groups]
+        step = type(optimizer).step
+        # Torch's own optimisers stand behind layers for its profiler, which cost more than a small step does.
+        self._step: Any = inspect.unwrap(step) if step.__module__.startswith("torch.optim.") else step
 
     def anneal(self, fraction: float) -> None:
         """Scale every learning rate to ``fraction`` of its first value."""
@@ -134,10 +140,13 @@ class GuardedOptimizer:
         """
         for parameter in self.parameters:
             parameter.grad = None
-        loss.sum().backward()  # type: ignore[no-untyped-call]
+        total = loss.sum()
+        total.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norms = _norms(gradients)
-        self.alive &= norms.isfinite() & per_run(loss.detach()).isfinite()
+        self.alive &= norms.isfinite()
+        if not math.isfinite(total.detach()):  # a finite sum proves finite losses
+            self.alive &= per_run(loss.detach()).isfinite()
         kept = None if self.all_alive else [p.detach().clone() for p in self.parameters]
         if self.max_grad_norm > 0:
             scale = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
@@ -146,9 +155,9 @@ class GuardedOptimizer:
         if kept is not None:
             for gradient in gradients:
                 gradient[~self.alive] = 0  # no NaN enters the optimiser's moments
-        self.optimizer.step()
-        if kept is not None:
-            with torch.no_grad():
+        with torch.no_grad():
+            self._step(self.optimizer)
+            if kept is not None:
                 for parameter, old in zip(self.parameters, kept, strict=True):
                     parameter[~self.alive] = old[~self.alive]
         return norms
@@ -161,12 +170,13 @@ class GuardedOptimizer:
     def check_weights(self) -> None:
         """Freeze the runs whose weights left the sound range, and bring those weights back to its edge."""
         with torch.no_grad():
-            sound = _norms(self.parameters) <= DIVERGED  # False for NaN
-            if not bool(sound.all()):
-                self.alive &= sound
-                for parameter in self.parameters:
-                    edge = parameter[~sound].nan_to_num(0, DIVERGED, -DIVERGED).clamp(-DIVERGED, DIVERGED)
-                    parameter[~sound] = edge
+            if sum(float(torch.linalg.vector_norm(p)) for p in self.parameters) <= DIVERGED:
+                return  # no run's norm is larger than the sum of all norms; False for NaN
+            sound = _norms(self.parameters) <= DIVERGED
+            self.alive &= sound
+            for parameter in self.parameters:
+                edge = parameter[~sound].nan_to_num(0, DIVERGED, -DIVERGED).clamp(-DIVERGED, DIVERGED)
+                parameter[~sound] = edge
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's moments and ``alive`` as flat tensors."""
