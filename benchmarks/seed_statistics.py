@@ -15,13 +15,8 @@ from statistics import median
 
 import numpy as np
 
-from rlhf_lab.study.statistics import (
-    RESAMPLES,
-    iqm,
-    probability_of_improvement,
-    resampling_indices,
-    stratified_interval,
-)
+from rlhf_lab.study.bootstrap import RESAMPLES, iqm, resampling_indices, stratified_interval
+from rlhf_lab.study.statistics import probability_of_improvement
 
 SEEDS, TASKS, ARMS = 26, 10, 2
 

@@ -1,18 +1,25 @@
 """Environment steps per second, learning included, against Stable-Baselines3 in the same run.
 
-    python benchmarks/study_throughput.py [--rounds 5] [--threads 1]
+    python benchmarks/study_throughput.py [--rounds 5] [--workers 2]
 
 Two comparisons with equal hyper-parameters on each side: A2C on the 19-state random walk (tabular policy here, a linear
 network on one-hot states there; 8 environments x 5 steps), and PPO on the cart pole (4 environments x 128 steps, 4
 epochs x 4 minibatches, separate 64-64 tanh networks). Ours is summed over 100 seeds that train at once; theirs is one
-seed, as it runs there. The loop is one process; the study is a whole call of ``compare`` with two arms in two worker
-processes, start-up and report included. Rounds alternate between the sides; printed are the medians of the rounds and
-their ratios, then the cost of a step and seed for 1, 10, 100 and 1000 seeds at once.
+seed, as it runs there. Both sides have the same number of threads:
+
+- loop: one arm in one process with one thread; the peer has one thread;
+- study: a whole call of ``compare``, start-up, recording, statistics and report included, with one arm of 100 seeds
+  per worker process and one thread in each; the peer has as many threads as there are workers.
+
+Rounds alternate between the sides; printed are the medians of the rounds and the medians of their ratios, then the cost
+of a step and seed for 1, 10, 100 and 1000 seeds at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import math
 import statistics
 import tempfile
 import time
@@ -83,21 +90,21 @@ def ours(data: dict[str, Any], seeds: int, iterations: int, registry: Registry) 
 
 
 def whole_study(data: dict[str, Any], iterations: int, workers: int) -> float:
-    """Return environment steps per second of a study of two arms x 100 seeds, from the call to the written report."""
+    """Return environment steps per second of a study of 100 seeds per worker, from the call to the written report."""
     study = {
         "title": "throughput",
-        "spec": data | {"budget": {"iterations": iterations}, "record_every": max(1, iterations // 10)},
-        "arms": {"first": {}, "second": {}},
+        "spec": data | {"budget": {"iterations": iterations}, "record_every": max(1, iterations // 50)},
+        "arms": {f"arm {i}": {} for i in range(workers)},
         "seeds": 100,
     }
     with tempfile.TemporaryDirectory() as directory:
         began = time.perf_counter()
         compare(study, out=directory, workers=workers)
         seconds = time.perf_counter() - began
-    return 2 * 100 * data["trainer"]["envs"] * data["trainer"]["steps"] * iterations / seconds
+    return workers * 100 * data["trainer"]["envs"] * data["trainer"]["steps"] * iterations / seconds
 
 
-def theirs(kind: str, steps: int) -> float:
+def theirs(kind: str, steps: int, threads: int) -> float:
     """Return environment steps per second of one Stable-Baselines3 run, after a warm-up."""
     from stable_baselines3 import A2C, PPO
     from stable_baselines3.common.vec_env import DummyVecEnv
@@ -111,39 +118,46 @@ def theirs(kind: str, steps: int) -> float:
             "MlpPolicy", envs, n_steps=128, n_epochs=4, batch_size=128, learning_rate=2.5e-4, clip_range=0.2,
             vf_coef=0.5, policy_kwargs={"net_arch": {"pi": [64, 64], "vf": [64, 64]}}, device="cpu",
         )  # fmt: skip
+    torch.set_num_threads(threads)
     model.learn(512)
     began = time.perf_counter()
     model.learn(steps)
-    return float(steps / (time.perf_counter() - began))
+    seconds = time.perf_counter() - began
+    torch.set_num_threads(1)
+    return steps / seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     console, registry = Console(), load_plugins()
-    try:
-        import stable_baselines3
-
-        peer = f"stable-baselines3 {stable_baselines3.__version__}"
-    except ImportError:
-        peer = ""
+    peer = importlib.util.find_spec("stable_baselines3") is not None
+    if not peer:
         console.print("stable-baselines3 is not installed (extra `bench`): only our own figures follow")
 
     table = Table(
-        "task", "loop, steps/s", "study on 2 workers, steps/s", peer or "no peer", "loop ratio", "study ratio"
+        "task", "threads on each side", "ours, steps/s", "Stable-Baselines3, steps/s", "ratio", "of the rounds"
     )
-    for kind, data, loops, length, steps in (("walk", WALK, 200, 3000, 8000), ("cartpole", CARTPOLE, 3, 25, 8192)):
-        loop, study, other = [], [], []
+    for kind, data, loops, length, steps in (("walk", WALK, 300, 10_000, 8000), ("cartpole", CARTPOLE, 3, 100, 8192)):
+        sides: dict[int, list[tuple[float, float]]] = {1: [], options.workers: []}
         for _ in range(options.rounds):
-            loop.append(ours(data, 100, loops, registry))
-            other.append(theirs(kind, steps) if peer else float("nan"))
-            study.append(whole_study(data, length, workers=2))
-        a, b, c = map(statistics.median, (loop, study, other))
-        table.add_row(kind, f"{a:,.0f}", f"{b:,.0f}", f"{c:,.0f}", f"{a / c:,.0f}x", f"{b / c:,.0f}x")
+            for threads, rounds in sides.items():
+                other = theirs(kind, steps, threads) if peer else math.nan
+                one = threads == 1
+                own = ours(data, 100, loops, registry) if one else whole_study(data, length, options.workers)
+                rounds.append((own, other))
+        for threads, rounds in sides.items():
+            ratios = sorted(own / other for own, other in rounds)
+            own, other = (statistics.median(side) for side in zip(*rounds, strict=True))
+            name = f"{kind}, {'loop' if threads == 1 else 'study'}"
+            spread = f"{ratios[0]:,.0f}x to {ratios[-1]:,.0f}x"
+            table.add_row(
+                name, f"{threads}", f"{own:,.0f}", f"{other:,.0f}", f"{statistics.median(ratios):,.0f}x", spread
+            )
     console.print(table)
 
     scaling = Table("seeds at once", *(f"{kind}: µs per step and seed" for kind in ("walk", "cartpole")))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["LabError", "complaint", "did_you_mean"]
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+__all__ = ["LabError", "complaint", "describe", "did_you_mean", "located"]
 
 
 class LabError(Exception):
@@ -33,3 +36,24 @@ def complaint(item: Mapping[str, Any], fields: Iterable[str] = ()) -> str:
     if item["type"] in ("component", "value_error"):
         return str(item["msg"]).removeprefix("Value error, ")
     return f"{item['msg']}, found {item['input']!r}"
+
+
+def describe(
+    error: ValidationError,
+    prefix: tuple[str, ...] = (),
+    fields: Iterable[str] = (),
+    where: Mapping[tuple[str, ...], str] | None = None,
+) -> str:
+    """Return one line per error: place in the file, dotted path, what is wrong, what was given, what is possible."""
+    lines = []
+    for item in error.errors(include_url=False):
+        keys = tuple(map(str, item["loc"]))
+        path = ".".join((*prefix, *keys))
+        lines.append(located(f"{path}: {complaint(item, fields)}" if path else complaint(item, fields), keys, where))
+    return "\n".join(lines)
+
+
+def located(message: str, keys: tuple[str, ...], where: Mapping[tuple[str, ...], str] | None) -> str:
+    """Return the message with the place in the file of ``keys``, or of the nearest key above them, before it."""
+    place = next((where[keys[:n]] for n in range(len(keys), -1, -1) if keys[:n] in where), "") if where else ""
+    return f"{place}: {message}" if place else message

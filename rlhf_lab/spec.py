@@ -29,8 +29,8 @@ from rlhf_lab.components import (
     Trainer,
     ValueObjective,
 )
-from rlhf_lab.errors import LabError
-from rlhf_lab.registry import Registry, describe, located
+from rlhf_lab.errors import LabError, describe, located
+from rlhf_lab.registry import Registry
 from rlhf_lab.yaml_file import Positions, load_yaml
 
 __all__ = ["Budget", "ExactSettings", "Positions", "RunSpec", "load_yaml", "make_spec"]

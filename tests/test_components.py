@@ -17,7 +17,7 @@ from rlhf_lab.components import (
     RewardObjective,
     Slot,
 )
-from rlhf_lab.registry import describe
+from rlhf_lab.errors import describe
 from rlhf_lab.types import Advantages, Loss, PolicyBatch, Rankings, Scores, Trajectories
 
 

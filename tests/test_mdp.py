@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
-from rlhf_lab.training.finite import BuiltFinite, FiniteWorld, draw_action
+from rlhf_lab.training.finite import BuiltFinite, FiniteWorld
 from rlhf_lab.training.protocols import Size
 from rlhf_lab.training.samples import Samples
+from rlhf_lab.training.walk import draw_action
 from rlhf_lab.types import link_values
 from rlhf_lab.worlds.tabular import TabularMDP
 from rlhf_lab_mdp import GridWorld, RandomWalk, ShortCorridor, TransitionTable

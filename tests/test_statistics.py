@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from rlhf_lab.study import bootstrap as b
 from rlhf_lab.study import statistics as s
 
 PLAIN = settings(derandomize=True, max_examples=50, deadline=None, database=None)
@@ -18,12 +19,12 @@ SCORES = st.lists(st.integers(-8, 8).map(lambda i: i / 4), min_size=1, max_size=
 @PLAIN
 @given(SCORES)
 def test_iqm_is_the_trimmed_mean_of_the_pooled_scores(scores: list[float]) -> None:
-    assert s.iqm(scores) == pytest.approx(stats.trim_mean(scores, 0.25), abs=1e-12)
+    assert b.iqm(scores) == pytest.approx(stats.trim_mean(scores, 0.25), abs=1e-12)
 
 
 def test_iqm_cuts_a_quarter_from_either_end() -> None:
     # of 1, 2, 3, 4, 100, 200, 300, 400 the lowest and highest two go: (3 + 4 + 100 + 200) / 4
-    assert s.iqm([400, 1, 300, 2, 200, 3, 100, 4]) == 76.75
+    assert b.iqm([400, 1, 300, 2, 200, 3, 100, 4]) == 76.75
 
 
 def test_interval_equals_rliables_formula_on_fixed_indices() -> None:
@@ -31,21 +32,21 @@ def test_interval_equals_rliables_formula_on_fixed_indices() -> None:
     scores, indices = rng.normal(size=(26, 10)), rng.integers(0, 26, size=(300, 26, 10))
     # rliable: pick x[index of run, task] for each run and task, pool, trim a quarter, take percentiles of the resamples
     draws = [stats.trim_mean(scores[picked, np.arange(10)], 0.25, axis=None) for picked in indices]
-    found = s.stratified_interval(scores, "iqm", indices=indices)
+    found = b.stratified_interval(scores, "iqm", indices=indices)
     assert found.value == pytest.approx(stats.trim_mean(scores, 0.25, axis=None), abs=1e-12)
     assert [found.low, found.high] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1e-12)
 
 
 def test_resampling_stays_inside_a_task() -> None:
     # each task is constant over runs, so a draw inside it changes nothing
-    assert np.ptp(s.bootstrap(np.tile([1.0, 50.0], (6, 1)), "mean", resamples=200)) == 0
+    assert np.ptp(b.bootstrap(np.tile([1.0, 50.0], (6, 1)), "mean", resamples=200)) == 0
 
 
 def test_bootstrap_of_the_mean_matches_all_resamples() -> None:
     # three scores have 27 equally likely resamples; the bootstrap's distribution of the mean must be theirs
     scores = [0.0, 1.0, 5.0]
     exact = sorted(np.mean(draw) for draw in itertools.product(scores, repeat=3))
-    drawn = s.bootstrap(scores, "mean", resamples=40_000, seed=1)
+    drawn = b.bootstrap(scores, "mean", resamples=40_000, seed=1)
     for value in set(exact):
         assert np.isclose(drawn, value).mean() == pytest.approx(exact.count(value) / 27, abs=0.01)
 
@@ -53,14 +54,14 @@ def test_bootstrap_of_the_mean_matches_all_resamples() -> None:
 def test_equal_seeds_give_equal_intervals_and_leave_the_global_generator_alone() -> None:
     before = np.random.get_state()[1].copy()
     scores = np.random.default_rng(0).normal(size=30)
-    assert s.stratified_interval(scores, seed=4) == s.stratified_interval(scores, seed=4)
-    assert s.stratified_interval(scores, seed=4) != s.stratified_interval(scores, seed=5)
+    assert b.stratified_interval(scores, seed=4) == b.stratified_interval(scores, seed=4)
+    assert b.stratified_interval(scores, seed=4) != b.stratified_interval(scores, seed=5)
     assert (np.random.get_state()[1] == before).all()
 
 
 def test_one_seed_has_no_interval() -> None:
     for found in (
-        s.stratified_interval([3.0]),
+        b.stratified_interval([3.0]),
         s.paired_difference([3.0], [1.0]),
         s.probability_of_improvement([3.0], [1.0]),
         s.probability_of_improvement([3.0], [1.0], paired=True),
@@ -145,9 +146,9 @@ def test_no_number_of_seeds_separates_equal_arms(differences: list[float]) -> No
 
 def test_p_value_counts_resamples_on_the_wrong_side() -> None:
     # ten equal signs: no resample reaches 0, so the smallest p-value; symmetric differences: about 1
-    assert s.p_value(np.arange(1.0, 11.0), resamples=999) == 2 / 1000
-    assert s.p_value([-1.0, 1.0] * 10) > 0.8
-    assert s.p_value([1.0]) == 1.0 and s.p_value([nan, 1.0]) == 1.0
+    assert b.p_value(np.arange(1.0, 11.0), resamples=999) == 2 / 1000
+    assert b.p_value([-1.0, 1.0] * 10) > 0.8
+    assert b.p_value([1.0]) == 1.0 and b.p_value([nan, 1.0]) == 1.0
 
 
 def test_holm_steps_down_and_stops() -> None:
@@ -160,18 +161,18 @@ def test_holm_steps_down_and_stops() -> None:
 
 def test_band_uses_only_defined_seeds_of_each_point() -> None:
     curve = np.array([[1.0, 2.0, 3.0], [4.0, nan, 8.0], [nan, nan, 5.0], [nan, nan, nan]])
-    value, low, high = s.band(curve)
+    value, low, high = b.band(curve)
     np.testing.assert_array_equal(value, [2.0, 6.0, 5.0, nan])
     assert low[1] == 4.0 and high[1] == 8.0  # two seeds: a quarter of the resamples are one seed twice
     assert np.isnan(low[2:]).all()  # one seed has no band
 
 
 @pytest.mark.parametrize("statistic", ["mean", "iqm"])
-def test_band_equals_the_interval_at_each_point(statistic: s.Statistic) -> None:
+def test_band_equals_the_interval_at_each_point(statistic: b.Statistic) -> None:
     curve = np.random.default_rng(0).normal(size=(3, 12))
-    _, low, high = s.band(curve, statistic, resamples=400)
+    _, low, high = b.band(curve, statistic, resamples=400)
     for i, point in enumerate(curve):
-        found = s.stratified_interval(point, statistic, resamples=400)
+        found = b.stratified_interval(point, statistic, resamples=400)
         assert (low[i], high[i]) == pytest.approx((found.low, found.high), abs=1e-12)
 
 

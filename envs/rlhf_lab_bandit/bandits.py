@@ -17,9 +17,9 @@ from torch import Tensor
 
 from rlhf_lab.components import Environment
 from rlhf_lab.random import Streams, philox, uniform
-from rlhf_lab.training.finite import draw_action, gaussian
 from rlhf_lab.training.protocols import Actor, Size, Spaces
 from rlhf_lab.training.samples import Samples
+from rlhf_lab.training.walk import draw_action, gaussian
 from rlhf_lab.types import Trajectories
 from rlhf_lab.worlds.tabular import TabularMDP
 

@@ -25,9 +25,8 @@ class Prediction(Trainer):
 
     The target of the visit at t is the estimator's value target R_t; one optimiser step minimises value(V(s_t), R_t).
 
-    - ``update: step`` — online n-step learning: R_t is estimated from the ``window`` steps that follow, with the
-    values as
-      they are after all earlier updates. Each visit's update needs only later rewards and earlier updates, hence
+    - ``update: step`` — online n-step learning: R_t is estimated from the ``window`` steps that follow, with the values
+      as they are after all earlier updates. Each visit's update needs only later rewards and earlier updates, hence
       doing them in order at the end of the episode gives what doing each at time t + n gives.
     - ``update: episode`` — the offline form: all R_t are estimated from the values at the episode's start.
     """

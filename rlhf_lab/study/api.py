@@ -12,12 +12,11 @@ from typing import Any, Final
 import torch
 from pydantic import ValidationError
 
-from rlhf_lab.errors import LabError, did_you_mean
-from rlhf_lab.registry import Registry, describe, load_plugins
+from rlhf_lab.errors import LabError, describe, did_you_mean
+from rlhf_lab.registry import Registry, load_plugins
 from rlhf_lab.spec import Positions, load_yaml
 from rlhf_lab.study.plan import Plan, make_plan
 from rlhf_lab.study.provenance import provenance
-from rlhf_lab.study.report.page import write_report
 from rlhf_lab.study.results import ArmResult, Results, scored
 from rlhf_lab.study.schema import Study
 from rlhf_lab.study.store import Store
@@ -72,6 +71,8 @@ def compare(
     arms = _one_by_one(plan, store, chain, watch)
     results = Results(name, scored(study, arms), arms, about, directory="" if out is None else str(out))
     if out is not None:
+        from rlhf_lab.study.report.page import write_report  # imports matplotlib, which no worker needs
+
         write_report(results, Path(out))
     return results
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import isfinite, isnan
 from typing import Any, Final
 
-from rlhf_lab.study.statistics import Interval
+from rlhf_lab.study.bootstrap import Interval
 
 __all__ = ["interval", "number", "numbers", "parameter", "plural", "short", "value", "words"]
 

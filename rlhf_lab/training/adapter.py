@@ -8,7 +8,8 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from rlhf_lab.training.finite import FiniteWorld, draw_index, tabulate
+from rlhf_lab.training.finite import FiniteWorld
+from rlhf_lab.training.walk import draw_index, tabulate
 
 __all__ = ["FiniteEnv"]
 

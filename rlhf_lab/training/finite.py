@@ -1,4 +1,4 @@
-"""Compiled rollouts on finite worlds.
+"""Environments that are a transition table.
 
 Requirements this file meets:
 - on a finite world every policy is a table, so the actor is asked once per collect, for all states, and one compiled
@@ -12,151 +12,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import numba
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from rlhf_lab.components import Environment
-from rlhf_lab.random import Streams, philox, uniform
+from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Actor, Size, Spaces
 from rlhf_lab.training.samples import Samples
+from rlhf_lab.training.walk import DONE, NEW, Columns, PolicyTables, tabulate, walk
 from rlhf_lab.types import Trajectories
 from rlhf_lab.worlds.tabular import TabularMDP
 
-__all__ = ["MAX_STEPS", "BuiltFinite", "FiniteWorld", "Tables", "draw_action", "draw_index", "gaussian", "tabulate"]
+__all__ = ["MAX_STEPS", "BuiltFinite", "FiniteWorld"]
 
 MAX_STEPS: Final = 10_000  # ends what a policy that never arrives would make an endless loop
-_NEW: Final = -1  # state of a row between two episodes: its next step begins with a draw of the start state
-_DONE: Final = -2  # state of a row whose only episode is over
-_STEP: Final = np.uint64(0)  # last word of the counter: what the numbers are for
-_START: Final = np.uint64(1)
 _FIRST_CHUNK: Final = 32
-
-
-class Tables(NamedTuple):
-    """A world in the form from which it is sampled: the successors of each (state, action) one after the other."""
-
-    offsets: Any  # [states * actions + 1] where the successors of a pair begin
-    successors: Any  # [n] state numbers
-    cumulative: Any  # [n] cumulative probabilities within a pair, the last one 1
-    payoffs: Any  # [worlds, n] mean rewards; one world, or one per run
-    starts: Any  # [states] cumulative probabilities of the start state
-    terminal: Any  # [states]
-
-
-class _Policy(NamedTuple):
-    """An actor in tables, one row per state."""
-
-    log_probs: Any  # [runs, states, actions]
-    probabilities: Any  # [runs, states, actions]
-    values: Any  # [runs, states]; zeros without a critic
-
-
-class _Columns(NamedTuple):
-    """What happened, each ``[runs, rows, t]``; zeros where not valid."""
-
-    states: Any
-    actions: Any
-    rewards: Any
-    log_probs: Any
-    values: Any
-    next_values: Any
-    terminated: Any
-    truncated: Any
-    valid: Any
-
-
-def tabulate(world: TabularMDP) -> Tables:
-    """Return the sampling tables of ``world``."""
-    states, actions, _ = world.transition.shape
-    flat = np.asarray(world.transition).reshape(states * actions, states)
-    pair, successor = np.nonzero(flat)
-    offsets = np.searchsorted(pair, np.arange(states * actions + 1))
-    cumulative = np.cumsum(flat, axis=1)[pair, successor]
-    cumulative[offsets[1:][np.diff(offsets) > 0] - 1] = 1.0  # no rounding error may lead past the last successor
-    payoffs = np.asarray(world.reward).reshape(-1, states * actions, states)[:, pair, successor]
-    starts = np.cumsum(np.asarray(world.start))
-    starts[np.flatnonzero(np.asarray(world.start))[-1] :] = 1.0
-    return Tables(offsets, successor, cumulative, np.ascontiguousarray(payoffs), starts, np.asarray(world.terminal))
-
-
-@numba.njit(inline="always", cache=True)
-def draw_action(probabilities: Any, run: int, state: int, u: float) -> int:
-    """Return the action of ``probabilities[run, state]`` in whose share of (0, 1) ``u`` lies.
-
-    Never one without a share. Without a jump out of the loop, which a processor would guess wrong half of the time.
-    """
-    below, chosen = 0.0, 0
-    for action in range(probabilities.shape[2]):
-        probability = probabilities[run, state, action]
-        if probability > 0 and u >= below:
-            chosen = action
-        below += probability
-    return chosen
-
-
-@numba.njit(inline="always", cache=True)
-def draw_index(cumulative: Any, first: int, u: float) -> int:
-    """Return the index from ``first`` on at which ``cumulative`` passes ``u``."""
-    while u >= cumulative[first]:
-        first += 1
-    return first
-
-
-@numba.njit(inline="always", cache=True)
-def gaussian(word: Any, other: Any) -> float:
-    """Return a standard normal number made of two 32-bit words (Box and Muller 1958, eq. 1)."""
-    return np.sqrt(-2 * np.log(uniform(word))) * np.cos(2 * np.pi * uniform(other))  # type: ignore[no-any-return]
-
-
-@numba.njit(cache=True)
-def _roll(
-    tables: Any, policy: Any, keys: Any, collect: int, first: int, limit: int, noise: float, restart: bool, state: Any,
-    age: Any, out: Any,
-) -> None:  # fmt: skip
-    """Walk every row for ``out``'s number of steps from ``state``, ``age``, which are moved on in place."""
-    offsets, successors, cumulative, payoffs, starts, terminal = tables
-    table, probabilities, critic = policy
-    states, actions, rewards, log_probs, values, next_values, terminated, truncated, valid = out
-    runs, rows, steps = states.shape
-    third = np.uint64(collect)
-    for run in range(runs):
-        world = run % payoffs.shape[0]
-        k0, k1 = keys[run, 0], keys[run, 1]
-        for row in range(rows):
-            now, taken = state[run, row], age[run, row]
-            for t in range(steps):
-                if now == _DONE:
-                    break
-                if now == _NEW:
-                    word, _, _, _ = philox(np.uint64(row), np.uint64(first + t), third, _START, k0, k1)
-                    now, taken = draw_index(starts, 0, uniform(word)), 0
-                w0, w1, w2, w3 = philox(np.uint64(row), np.uint64(first + t), third, _STEP, k0, k1)
-                action = draw_action(probabilities, run, now, uniform(w0))
-                index = draw_index(cumulative, offsets[now * table.shape[2] + action], uniform(w1))
-                reward = payoffs[world, index]
-                if noise > 0:
-                    reward += noise * gaussian(w2, w3)
-                after = successors[index]
-                taken += 1
-                end = terminal[after]
-                cut = not end and taken >= limit
-                states[run, row, t] = now
-                actions[run, row, t] = action
-                rewards[run, row, t] = reward
-                log_probs[run, row, t] = table[run, now, action]
-                values[run, row, t] = critic[run, now]
-                if not end:
-                    next_values[run, row, t] = critic[run, after]
-                terminated[run, row, t] = end
-                truncated[run, row, t] = cut
-                valid[run, row, t] = True
-                now = (_NEW if restart else _DONE) if end or cut else after
-            state[run, row], age[run, row] = now, taken
 
 
 class BuiltFinite:
@@ -195,7 +69,7 @@ class BuiltFinite:
         self._limit, self._noise, self._envs = limit, noise, envs
         self._observations = torch.arange(states).expand(runs, states).contiguous()
         self._mask = None if self._legal is None else self._legal.expand(runs, states, actions)
-        self._state = np.full((runs, envs), _NEW, dtype=np.int64)
+        self._state = np.full((runs, envs), NEW, dtype=np.int64)
         self._age = np.zeros((runs, envs), dtype=np.int64)
         self._steps = 0  # of each row in windows so far
         self._collects = 0  # of whole episodes so far
@@ -210,7 +84,7 @@ class BuiltFinite:
         log_probs = actor.action_log_probs(self._observations, self._mask).contiguous()
         values = actor.values(self._observations)
         critic = log_probs.new_zeros(log_probs.shape[:2]) if values is None else values.contiguous()
-        policy = _Policy(log_probs.numpy(), log_probs.exp().numpy(), critic.numpy())
+        policy = PolicyTables(log_probs.numpy(), log_probs.exp().numpy(), critic.numpy())
         if size.unit == "steps":
             columns = self._walk(policy, size.count, self._state, self._age, self._steps, 0)
             self._steps += size.count
@@ -219,37 +93,37 @@ class BuiltFinite:
             columns = self._episodes(policy, self._envs * size.count)
         return self._samples(columns, values is not None)
 
-    def _walk(self, policy: _Policy, steps: int, state: Any, age: Any, first: int, collect: int) -> _Columns:
+    def _walk(self, policy: PolicyTables, steps: int, state: Any, age: Any, first: int, collect: int) -> Columns:
         """Walk on for ``steps`` columns, in windows (``collect`` 0) with a new episode after each end."""
         shape, dtype = (*state.shape, steps), policy.log_probs.dtype
-        out = _Columns(
+        out = Columns(
             *[np.zeros(shape, dtype=np.int64) for _ in range(2)],
             *[np.zeros(shape, dtype=dtype) for _ in range(4)],
             *[np.zeros(shape, dtype=np.bool_) for _ in range(3)],
         )
-        _roll(self._tables, policy, self._keys, collect, first, self._limit, self._noise, collect == 0, state, age, out)
+        walk(self._tables, policy, self._keys, collect, first, self._limit, self._noise, collect == 0, state, age, out)
         return out
 
-    def _episodes(self, policy: _Policy, rows: int) -> _Columns:
+    def _episodes(self, policy: PolicyTables, rows: int) -> Columns:
         """Walk fresh rows until each has ended, in ever longer chunks, and cut the padding off."""
-        state = np.full((policy.log_probs.shape[0], rows), _NEW, dtype=np.int64)
+        state = np.full((policy.log_probs.shape[0], rows), NEW, dtype=np.int64)
         age = np.zeros_like(state)
-        chunks: list[_Columns] = []
+        chunks: list[Columns] = []
         done = 0
-        while (state != _DONE).any():
+        while (state != DONE).any():
             steps = max(done, _FIRST_CHUNK)
             chunks.append(self._walk(policy, steps, state, age, done, self._collects))
             done += steps
         longest = int(age.max())
-        return _Columns(
+        return Columns(
             *[
                 np.ascontiguousarray(np.concatenate(parts, axis=2)[:, :, :longest])
                 for parts in zip(*chunks, strict=True)
             ]
         )
 
-    def _samples(self, columns: _Columns, with_values: bool) -> Samples:
-        found = _Columns(*map(torch.from_numpy, columns))
+    def _samples(self, columns: Columns, with_values: bool) -> Samples:
+        found = Columns(*map(torch.from_numpy, columns))
         trajectories = Trajectories(
             found.rewards,
             found.terminated,

@@ -123,6 +123,7 @@ class GuardedOptimizer:
         self.max_grad_norm = max_grad_norm
         self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
         self.alive = torch.ones(runs, dtype=torch.bool, device=self.parameters[0].device)
+        self.all_alive = True  # whether no run has diverged, known without asking the tensor
         self._rates = [group["lr"] for group in optimizer.param_groups]
         step = type(optimizer).step
         # Torch's own optimisers stand behind layers for its profiler, which cost more than a small step does.
@@ -144,9 +145,8 @@ class GuardedOptimizer:
         total.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norms = _norms(gradients)
-        self.alive &= norms.isfinite()
-        if not math.isfinite(total.detach()):  # a finite sum proves finite losses
-            self.alive &= per_run(loss.detach()).isfinite()
+        if not math.isfinite(total.detach() + norms.sum()):  # a finite sum proves finite losses and norms
+            self._freeze(norms.isfinite() & per_run(loss.detach()).isfinite())
         kept = None if self.all_alive else [p.detach().clone() for p in self.parameters]
         if self.max_grad_norm > 0:
             scale = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
@@ -162,10 +162,10 @@ class GuardedOptimizer:
                     parameter[~self.alive] = old[~self.alive]
         return norms
 
-    @property
-    def all_alive(self) -> bool:
-        """Whether no run has diverged."""
-        return bool(self.alive.all())
+    def _freeze(self, sound: Tensor) -> None:
+        """Freeze the runs that are not ``sound``."""
+        self.alive &= sound
+        self.all_alive = bool(self.alive.all())
 
     def check_weights(self) -> None:
         """Freeze the runs whose weights left the sound range, and bring those weights back to its edge."""
@@ -173,7 +173,7 @@ class GuardedOptimizer:
             if sum(float(torch.linalg.vector_norm(p)) for p in self.parameters) <= DIVERGED:
                 return  # no run's norm is larger than the sum of all norms; False for NaN
             sound = _norms(self.parameters) <= DIVERGED
-            self.alive &= sound
+            self._freeze(sound)
             for parameter in self.parameters:
                 edge = parameter[~sound].nan_to_num(0, DIVERGED, -DIVERGED).clamp(-DIVERGED, DIVERGED)
                 parameter[~sound] = edge
@@ -190,6 +190,7 @@ class GuardedOptimizer:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what ``state_dict`` returned."""
         self.alive = state["alive"].clone()
+        self.all_alive = bool(self.alive.all())
         for key, value in state.items():
             index, _, name = key.partition(".")
             if name:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from rlhf_lab.errors import LabError, did_you_mean
-from rlhf_lab.study import statistics, text
+from rlhf_lab.study import bootstrap, text
 from rlhf_lab.study.report.tables import parameter_of
 from rlhf_lab.study.results import ArmResult, Array, Results
 from rlhf_lab.study.schema import Figure
@@ -49,7 +49,7 @@ def _curves(results: Results, figure: Figure, arms: list[ArmResult]) -> list[Lin
             curve = np.where(arm.failed, np.nan, curve)
         keep = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _POINTS)).round().astype(int))
         curve, x = curve[keep], arm.x[figure.x][keep]
-        value, low, high = statistics.band(curve, figure.statistic, resamples=500)
+        value, low, high = bootstrap.band(curve, figure.statistic, resamples=500)
         defined = np.isfinite(value)
         tone = parameter_of(arm, figure.series) if figure.series else arm.name
         failed = int(arm.failed.sum())
@@ -198,12 +198,12 @@ def _spread(curve: Array) -> tuple[Array, Array] | None:
     return low, high
 
 
-def _value(results: Results, arm: ArmResult, name: str, statistic: statistics.Statistic) -> statistics.Interval:
+def _value(results: Results, arm: ArmResult, name: str, statistic: bootstrap.Statistic) -> bootstrap.Interval:
     scores = results.quantity(arm, name)
     finite = scores[np.isfinite(scores)]
     if not len(finite):
-        return statistics.Interval(np.nan, np.nan, np.nan)
-    return statistics.stratified_interval(finite, statistic, resamples=1000)
+        return bootstrap.Interval(np.nan, np.nan, np.nan)
+    return bootstrap.stratified_interval(finite, statistic, resamples=1000)
 
 
 def _has(results: Results, arm: ArmResult, name: str) -> bool:

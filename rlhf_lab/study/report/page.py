@@ -16,7 +16,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rlhf_lab.study import statistics, text
+from rlhf_lab.study import bootstrap, text
 from rlhf_lab.study.conclusions import Finding, evaluate
 from rlhf_lab.study.report.figures import draw, figures_of
 from rlhf_lab.study.report.tables import comparisons, differences, score_tables, warnings_of
@@ -116,13 +116,13 @@ def _number(x: float) -> str:
     return _minus(text.number(x))
 
 
-def _interval(x: statistics.Interval) -> Markup:
+def _interval(x: bootstrap.Interval) -> Markup:
     if isnan(x.low):
         return Markup('<span class="muted">none</span>')
     return Markup('<span class="interval">{} … {}</span>').format(_number(x.low), _number(x.high))
 
 
-def _estimate(x: statistics.Interval) -> Markup:
+def _estimate(x: bootstrap.Interval) -> Markup:
     """Set a value with its interval in small type below."""
     return Markup("<b>{}</b><br><small>{}</small>").format(_number(x.value), _interval(x))
 
@@ -186,10 +186,10 @@ def _curve_rows(results: Results) -> Iterator[list[Any]]:
     for arm in results.arms:
         for metric, curve in arm.curves.items():
             counted = np.where(arm.failed, np.nan, curve) if len(arm.failed) else curve
-            mean, low, high = statistics.band(counted, "mean", resamples=500)
+            mean, low, high = bootstrap.band(counted, "mean", resamples=500)
             for i, point in enumerate(counted):
                 finite = point[np.isfinite(point)]
-                middle = float(statistics.iqm(finite)) if len(finite) else float("nan")
+                middle = float(bootstrap.iqm(finite)) if len(finite) else float("nan")
                 places = [_cell(arm.x[axis][i]) if axis in arm.x else "" for axis in axes]
                 cells = [_cell(value) for value in (mean[i], low[i], high[i], middle)]
                 yield [arm.name, metric, *places, len(finite), *cells]

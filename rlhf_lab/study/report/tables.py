@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from rlhf_lab.study import statistics, text
+from rlhf_lab.study import bootstrap, statistics, text
+from rlhf_lab.study.bootstrap import Interval
 from rlhf_lab.study.results import ArmResult, Results
 from rlhf_lab.study.schema import Score
-from rlhf_lab.study.statistics import Interval, Summary
+from rlhf_lab.study.statistics import Summary
 
 __all__ = [
     "ArmRow",
@@ -119,7 +120,7 @@ def comparisons(table: ScoreTable, order: Iterable[str]) -> list[Comparison]:
             continue
         raw = [arm.score(table.score)[[arm.seeds.index(seed) for seed in shared]] for arm in arms]
         a, b = statistics.failures_as_worst(raw, table.score.better)
-        p_values.append(statistics.p_value(a - b, resamples=2000))
+        p_values.append(bootstrap.p_value(a - b, resamples=2000))
         found.append(
             Comparison(
                 first,
