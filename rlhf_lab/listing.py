@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
@@ -82,7 +83,8 @@ def print_component(registry: Registry, component: type[Component]) -> None:
     console = Console()
     data = described(registry, component)
     console.print(f"[bold]{data['name']}[/bold]  ({data['role']})  {data['from']}\n")
-    console.print(data["doc"] + "\n", markup=False, highlight=False)
+    console.print(Markdown(data["doc"]))
+    console.print()
     if data["parameters"]:
         table = Table("parameter", "default", "bounds", "meaning", box=None, header_style="bold", pad_edge=False)
         for row in data["parameters"]:

@@ -93,7 +93,3 @@ class Streams:
         """Return ``[runs, *shape]`` standard normal numbers, by inversion of ``uniforms``."""
         numbers: Tensor = torch.special.ndtri(self.uniforms(step, *shape))
         return numbers.to(dtype)
-
-    def permutations(self, step: int, size: int) -> Tensor:
-        """Return ``[runs, size]`` permutations of ``range(size)``."""
-        return self.uniforms(step, size).argsort(dim=-1, stable=True)

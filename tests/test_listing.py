@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +93,7 @@ def test_printed_text_keeps_its_brackets(registry: Callable[..., Registry], caps
     print_list(registry(), None)
     print_component(registry(), Shown)
     printed = capsys.readouterr().out
-    assert printed.count("``[seeds, k]`` with [/brackets]") == 2
+    assert "``[seeds, k]`` with [/brackets]" in printed and "[seeds, k] with [/brackets]" in printed
     assert "how much [per seed]" in printed and "-log sigma(x)  [k]" in printed
 
 
@@ -125,3 +127,14 @@ def test_a_study_that_cannot_be_read_does_not_hide_the_others(
     (tmp_path / "two.yaml").write_text("title: [\n")
     found = named_studies(registry(studies(tmp_path / "one.yaml", tmp_path / "two.yaml")))
     assert found[0]["title"] == "One" and found[1]["title"].startswith(f"{tmp_path}/two.yaml:2:1: no YAML: ")
+
+
+def test_show_loses_no_word_of_a_docstring(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A docstring is read as Markdown, in which a star or a bracket could vanish."""
+    monkeypatch.setenv("COLUMNS", "70")
+    installed = load_plugins()
+    for component in installed.components():
+        print_component(installed, component)
+        shown = capsys.readouterr().out
+        due = inspect.cleandoc(component.__doc__ or "").replace("\n- ", "\n")
+        assert re.sub(r"[\s`]", "", due) in re.sub(r"[\s•]", "", shown), component.name

@@ -55,7 +55,6 @@ def test_a_seed_draws_the_same_whatever_runs_beside_it() -> None:
     together, alone = Streams((3, 1, 4))["a"], Streams((1,))["a"]
     assert torch.equal(together.uniforms(7, 5, 3)[1], alone.uniforms(7, 5, 3)[0])
     assert torch.equal(together.normals(7, 5, 3)[1], alone.normals(7, 5, 3)[0])
-    assert torch.equal(together.permutations(7, 11)[1], alone.permutations(7, 11)[0])
 
 
 def test_a_number_does_not_depend_on_how_many_are_drawn_after_it() -> None:
@@ -125,19 +124,6 @@ def test_shapes_and_dtypes() -> None:
 def test_float32_numbers_are_the_rounded_float64_numbers() -> None:
     streams = Streams((0,))
     assert torch.equal(streams.uniforms(0, 1000, dtype=torch.float32), streams.uniforms(0, 1000).float())
-
-
-@pytest.mark.parametrize("size", [0, 1, 2, 7, 100])
-def test_permutations_hold_each_number_once(size: int) -> None:
-    found = Streams((0, 1)).permutations(3, size)
-    assert found.sort(dim=-1).values.tolist() == [list(range(size))] * 2
-
-
-def test_permutations_are_uniform() -> None:
-    # 6 orders of 3, 6000 draws: each count has mean 1000 and standard error sqrt(6000 * 1/6 * 5/6) = 28.9
-    streams = Streams(tuple(range(6000)))
-    _, counts = streams.permutations(0, 3).unique(dim=0, return_counts=True)
-    assert len(counts) == 6 and bool(((counts - 1000).abs() < 4.5 * 28.9).all())
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])

@@ -77,7 +77,7 @@ class GAE(_WithCritic):
         return Advantages(*scans(batch).gae(batch, self.gamma, self.lam))
 
 
-class TDLambda(_WithCritic):
+class TDLambda(GAE):
     """The λ-return as the critic's target, and its distance from the critic as advantage.
 
     Gₜ = rₜ + γ·[(1−λ)·V(s_{t+1}) + λ·G_{t+1}]; returns = G, advantages = G − V(sₜ), which equals GAE(λ) identically
@@ -89,8 +89,3 @@ class TDLambda(_WithCritic):
     name = "td_lambda"
     reference = "Sutton and Barto 2018, eq. 12.3"
     implements = "td_lambda"
-
-    lam: float = Field(default=0.95, ge=0, le=1, description="weight of longer returns")
-
-    def __call__(self, batch: Trajectories) -> Advantages:
-        return Advantages(*scans(batch).gae(batch, self.gamma, self.lam))

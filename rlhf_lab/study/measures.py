@@ -13,7 +13,7 @@ from rlhf_lab.calling import apply, restrict
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.spec import RunSpec
-from rlhf_lab.training.protocols import Learner
+from rlhf_lab.training.protocols import Learner, Size
 from rlhf_lab.training.step import Reduction, per_run
 from rlhf_lab.types import PolicyBatch, clean
 from rlhf_lab.worlds.estimator_error import estimator_error, gradient_error
@@ -131,15 +131,16 @@ def exact_quantities(measures: frozenset[str], spec: RunSpec) -> dict[str, float
     return found
 
 
-def first_update(learner: Any, spec: RunSpec) -> dict[str, Tensor]:
+def first_update(learner: Learner, spec: RunSpec) -> dict[str, Tensor]:
     """Return the first update's loss and gradient on one batch, beside the score-function gradient; ``[runs]`` each.
 
     ``loss_plus_mean_advantage`` is 0 where the loss is minus the mean advantage; ``gradient_difference`` is the
     distance to the gradient of -mean(A log pi), relative to that gradient's norm.
     """
-    if spec.advantage is None or spec.objective is None or spec.aggregation is None or spec.trainer is None:
-        raise LabError("first_update needs a trainer with advantage and objective")
-    samples = learner.environment.collect(learner.actor, learner.options.size)
+    size = getattr(spec.trainer, "size", None)
+    if spec.advantage is None or spec.objective is None or spec.aggregation is None or not isinstance(size, Size):
+        raise LabError("measure: first_update needs a trainer that collects batches for an objective, such as online")
+    samples = learner.environment.collect(learner.actor, size)
     batch = samples.trajectories
     estimate = apply(spec.advantage, restrict(batch, spec.advantage))
     if spec.normalizer is not None:
@@ -148,7 +149,7 @@ def first_update(learner: Any, spec: RunSpec) -> dict[str, Tensor]:
     count = per_run(batch.valid)
     mean = per_run(estimate.advantages) / count
     log_probs = learner.actor.evaluate(samples).log_probs
-    old = {"old_log_probs": batch.log_probs} if "old_log_probs" in spec.objective.needs() else {}
+    old: dict[str, Any] = {"old_log_probs": batch.log_probs} if "old_log_probs" in spec.objective.needs() else {}
     policy_batch = PolicyBatch(log_probs, estimate.advantages, batch.valid, ends, **old)
     loss, _ = Reduction(spec.aggregation, batch.valid, ends)(apply(spec.objective, policy_batch))
     score = -per_run(estimate.advantages * clean(log_probs, batch.valid)) / count
