@@ -142,7 +142,7 @@ def main() -> None:
     table = Table(
         "task", "threads on each side", "ours, steps/s", "Stable-Baselines3, steps/s", "ratio", "of the rounds"
     )
-    for kind, data, loops, length, steps in (("walk", WALK, 300, 10_000, 8000), ("cartpole", CARTPOLE, 3, 100, 8192)):
+    for kind, data, loops, length, steps in (("walk", WALK, 300, 20_000, 8000), ("cartpole", CARTPOLE, 3, 100, 8192)):
         sides: dict[int, list[tuple[float, float]]] = {1: [], options.workers: []}
         for _ in range(options.rounds):
             for threads, rounds in sides.items():

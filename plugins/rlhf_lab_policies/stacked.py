@@ -86,4 +86,6 @@ def orthogonal(streams: Streams, inputs: int, outputs: int, gain: float) -> Tens
     long, short = max(inputs, outputs), min(inputs, outputs)
     q, r = torch.linalg.qr(streams.normals(0, long, short))
     weights: Tensor = gain * q * r.diagonal(dim1=1, dim2=2).sign()[:, None]
-    return weights if inputs >= outputs else weights.transpose(1, 2).contiguous()
+    return (
+        weights if inputs >= outputs else weights.mT
+    ).contiguous()  # Q comes in columns, which every step would copy
