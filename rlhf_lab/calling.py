@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,17 @@ from rlhf_lab.types import Advantages, BatchError, Loss, PolicyBatch, Trajectori
 __all__ = ["Aggregator", "Called", "Estimator", "Normalizer", "Objective", "apply", "call", "restrict"]
 
 AnyBatch = TypeVar("AnyBatch", Trajectories, PolicyBatch)
+
+
+_ANSWERS: Final[Mapping[str, type]] = {
+    "advantage": Advantages,
+    "normalizer": Advantages,
+    "objective": Loss,
+    "value": Loss,
+    "aggregation": Weights,
+    "kl": Tensor,
+    "controller": Tensor,
+}
 
 
 class Called(Protocol):
@@ -66,9 +77,12 @@ def restrict(batch: AnyBatch, component: Called) -> AnyBatch:
 
 
 def call(component: Any, *arguments: Any, **options: Any) -> Any:
-    """Call a component; whatever it raises becomes a ``LabError`` that names the component and the line of its file."""
+    """Call a component and check its answer: its type, and that it has the shape of what was asked.
+
+    Whatever the component raises becomes a ``LabError`` that names it and the line of its file.
+    """
     try:
-        return component(*arguments, **options)
+        answer = component(*arguments, **options)
     except Exception as error:
         who = f"{component.role} {component.name!r}"
         if isinstance(error, BatchError | LabError):
@@ -78,6 +92,30 @@ def call(component: Any, *arguments: Any, **options: Any) -> Any:
         frame = (own or frames)[-1]
         place = f"{Path(frame.filename).name}:{frame.lineno}"
         raise LabError(f"{who} raised {type(error).__name__}: {error} ({place})") from error
+    if component.role in _ANSWERS:
+        _check(component, answer, _first_tensor(arguments[0]))
+    return answer
+
+
+def _check(component: Any, answer: Any, asked: Tensor) -> None:
+    kind = _ANSWERS[component.role]
+    if not isinstance(answer, kind):
+        raise LabError(
+            f"{component.role} {component.name!r} returned {type(answer).__name__}; it must return {kind.__name__}"
+        )
+    shape = asked.shape[:-1] if getattr(component, "distributions", False) else asked.shape
+    found = _first_tensor(answer).shape
+    if found != shape:
+        raise LabError(
+            f"{component.role} {component.name!r} returned shape {list(found)} for inputs of shape {list(shape)}; "
+            "they must be equal, as nothing is broadcast"
+        )
+
+
+def _first_tensor(value: Any) -> Tensor:
+    """Return the tensor itself, or the first field of a batch, whose shape all its fields have."""
+    first: Tensor = value if isinstance(value, Tensor) else getattr(value, fields(value)[0].name)
+    return first
 
 
 def apply(component: Any, *batches: Any) -> Any:
@@ -87,8 +125,7 @@ def apply(component: Any, *batches: Any) -> Any:
     """
     if component.stacked or component.scope in ("step", "item", "episode"):
         return call(component, *batches)
-    first = batches[0]
-    runs = len(first if isinstance(first, Tensor) else getattr(first, fields(first)[0].name))
+    runs = len(_first_tensor(batches[0]))
     return _stack([call(component, *(_pick(batch, run) for batch in batches)) for run in range(runs)])
 
 

@@ -25,6 +25,7 @@ app = typer.Typer(
     name="rlhf-lab",
     help="A laboratory for the algorithms of RLHF in which the truth is known.",
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -43,7 +44,7 @@ Settings = Annotated[
 @app.command("list")
 def list_components(
     role: Annotated[str | None, typer.Argument(help="Only components of this role.")] = None,
-    broken: Annotated[bool, typer.Option("--broken", help="Show only the plugins that did not load, and why.")] = False,
+    broken: Annotated[bool, typer.Option("--broken", help="Show only what is not served, and why.")] = False,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -65,7 +66,7 @@ def show(
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show a component's formula, parameters, reference, claims and source line."""
+    """Show a component's formula, parameters and source line."""
     from rlhf_lab.listing import described, print_component
 
     registry = _registry(plugin)
@@ -97,7 +98,7 @@ def compare(
     """Run all arms x seeds of a study and write the report. The same command again goes on where it stopped."""
     from rlhf_lab.study.api import compare as run_study
     from rlhf_lab.study.api import find_study, make_study
-    from rlhf_lab.study.edit import edit_study, study_yaml
+    from rlhf_lab.study.edit import edit_study, study_places, study_yaml
     from rlhf_lab.study.store import fingerprint
 
     registry = _registry(plugin)
@@ -108,6 +109,7 @@ def compare(
         return
     label = name if changed == data else f"{name}-{fingerprint(changed)}"
     directory = out or Path("runs") / label
+    where = study_places(where, changed, arms=arm or [], settings=settings or [], seeds=seeds)
     with _watching() as watch:
         results = run_study(
             make_study(changed, where),
@@ -126,22 +128,24 @@ def compare(
 def run(
     spec: Annotated[Path, typer.Argument(help="YAML file of one training run.")],
     settings: Settings = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The run's seed.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="The run's seed.")] = 0,
     out: Out = None,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Run one spec with one seed."""
-    from rlhf_lab.spec import load_yaml
     from rlhf_lab.study.api import run as run_spec
-    from rlhf_lab.study.edit import apply_settings
+    from rlhf_lab.study.edit import apply_settings, spec_places
+    from rlhf_lab.yaml_file import load_yaml
 
     registry = _registry(plugin)
     data, where = load_yaml(spec)
+    changed = apply_settings(data, settings or [])
+    where = spec_places(where, settings or [])
     directory = out or Path("runs") / spec.stem
     with _watching() as watch:
         results = run_spec(
-            apply_settings(data, settings or []),
+            changed,
             registry=registry,
             out=directory,
             seed=seed,
@@ -155,12 +159,15 @@ def run(
 @app.command()
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Rebuild the report of a run directory."""
     from rlhf_lab.study.report.page import write_report
     from rlhf_lab.study.store import Store
 
+    if plugin:
+        _registry(plugin)  # a report needs no plugin; one that does not load is told of, as with every command
     results = Store(directory).results()
     write_report(results, directory)
     _finish(results, directory, as_json)

@@ -61,7 +61,10 @@ SCOPES: Final = get_args(Scope)
 class Component(BaseModel):
     """Base of every component. Subclass a role's base class, not this one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
+    # an infinite parameter makes sense only where it is a limit that nothing reaches; such a field allows it itself
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
 
     role: ClassVar[str]
     name: ClassVar[str]
@@ -239,13 +242,15 @@ class Policy(Component):
 class Trainer(Component):
     """The loop. ``uses`` maps a role to whether the loop cannot do without a component of it.
 
-    ``provides`` names the optional batch fields that the loop itself fills.
+    ``provides`` names the optional batch fields that the loop itself fills, ``asks`` those that it has the policy fill
+    (None: whatever a component needs).
     """
 
     role = "trainer"
     scope: ClassVar[Scope] = "batch"
     uses: ClassVar[Mapping[str, bool]] = {}
     provides: ClassVar[frozenset[str]] = frozenset()
+    asks: ClassVar[frozenset[str] | None] = None
 
     def gives(self) -> frozenset[str]:
         """Return what this instance provides; override where that depends on parameters."""
@@ -273,6 +278,10 @@ class Optimizer(Component):
 
     @abstractmethod
     def build(self, actor: Actor) -> torch.optim.Optimizer: ...
+
+    def remembers(self) -> bool:
+        """Return whether a step depends on earlier gradients, so that a step without a gradient may move weights."""
+        return True
 
     def rate(self, progress: float) -> float:
         """Return the factor on every learning rate once the part ``progress`` of the budget is spent."""

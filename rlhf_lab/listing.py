@@ -20,9 +20,15 @@ __all__ = ["described", "listed", "named_studies", "print_component", "print_lis
 
 
 def listed(registry: Registry, role: str | None, *, broken_only: bool = False) -> dict[str, Any]:
-    """Return the components and the plugins that did not load."""
-    components = [] if broken_only else [_entry(registry, c) for c in registry.components(role)]
-    return {"components": components, "broken": [{"source": b.source, "reason": b.reason} for b in registry.broken]}
+    """Return the components, the names that several plugins claim, and the plugins that did not load."""
+    return {
+        "components": [] if broken_only else [_entry(registry, c) for c in registry.components(role)],
+        "ambiguous": [
+            {"role": its_role, "name": name, "sources": [f"{o.source} ({o.file}:{o.line})" for o in origins]}
+            for its_role, name, origins in registry.ambiguous(role)
+        ],
+        "broken": [{"source": b.source, "reason": b.reason} for b in registry.broken],
+    }
 
 
 def described(registry: Registry, component: type[Component]) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def named_studies(registry: Registry) -> list[dict[str, str]]:
 
 
 def print_list(registry: Registry, role: str | None, *, broken_only: bool = False) -> None:
-    """Print the components as a table, then the plugins that did not load."""
+    """Print the components as a table, then what is ambiguous and the plugins that did not load."""
     console = Console()
     data = listed(registry, role, broken_only=broken_only)
     if data["components"]:
@@ -72,9 +78,12 @@ def print_list(registry: Registry, role: str | None, *, broken_only: bool = Fals
         for entry in data["components"]:
             table.add_row(entry["role"], entry["name"], escape(entry["summary"]), escape(entry["from"]))
         console.print(table)
+    for entry in data["ambiguous"]:
+        both = " and ".join(entry["sources"])
+        console.print(f"ambiguous: {entry['role']} {entry['name']!r}: {both} provide it; rename one", markup=False)
     for broken in data["broken"]:
         console.print(f"not loaded: {broken['source']}: {broken['reason']}", markup=False)
-    if broken_only and not data["broken"]:
+    if broken_only and not data["ambiguous"] and not data["broken"]:
         console.print("every plugin loaded")
 
 

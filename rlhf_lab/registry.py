@@ -10,6 +10,7 @@ Requirements this file meets:
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +59,19 @@ class Registry:
         return self._observers.hook
 
     def components(self, role: str | None = None) -> list[type[Component]]:
-        """Return every unambiguous component, sorted by role and name."""
+        """Return every unambiguous component, sorted by role and name; ``ambiguous`` has the others."""
         return [
             found[0][0]
             for (its_role, _), found in sorted(self._found.items())
             if len(found) == 1 and role in (None, its_role)
+        ]
+
+    def ambiguous(self, role: str | None = None) -> list[tuple[str, str, list[Origin]]]:
+        """Return role, name and origins of what several sources provide, sorted; it is served to nobody."""
+        return [
+            (its_role, name, [origin for _, origin in found])
+            for (its_role, name), found in sorted(self._found.items())
+            if len(found) > 1 and role in (None, its_role)
         ]
 
     def roles(self) -> list[str]:
@@ -115,6 +124,15 @@ class Registry:
             return place.validate_python(spec, context={"registry": self})
         except ValidationError as error:
             raise LabError(describe(error, prefix=(role,))) from None
+
+    def blame(self, error: BaseException) -> str | None:
+        """Return what was raised, and where in a plugin's own file; None where no plugin but ours is to blame."""
+        origins = [origin for found in self._found.values() for _, origin in found]
+        theirs = {origin.file for origin in origins if origin.distribution != "rlhf-lab"}
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in theirs]
+        if not frames:
+            return None
+        return f"{type(error).__name__}: {error} ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
 
     def _broken_hint(self) -> str:
         return "".join(f"\nNot loaded: {b.source}: {b.reason}" for b in self.broken)

@@ -183,6 +183,8 @@ def _unused(spec: RunSpec) -> list[str]:
     ]
     absent = [role for role, needed in uses.items() if needed and role not in spec.components]
     problems += spec.trainer.problems(spec.components)
+    if getattr(spec.optimizer, "critic_lr", None) is not None and "values" not in spec.policy.gives():
+        problems.append(f"optimizer.critic_lr: policy {spec.policy.name!r} has no critic here; leave it out")
     problems += [f"{role}: trainer {spec.trainer.name!r} needs one; add `{role}: NAME`" for role in absent]
     return problems
 
@@ -191,7 +193,8 @@ def _missing(spec: RunSpec, registry: Registry) -> list[str]:
     if spec.trainer is None:
         return []  # exact measures take everything from the world itself
     givers: tuple[Environment | Policy | Trainer, ...] = (spec.environment, spec.policy, spec.trainer)
-    given = frozenset().union(*(giver.gives() for giver in givers))
+    by_policy, asked = spec.policy.gives(), spec.trainer.asks
+    given = spec.environment.gives() | spec.trainer.gives() | (by_policy if asked is None else by_policy & asked)
     configured = " nor ".join(f"{giver.role} {giver.name!r}" for giver in givers)
     return [
         f"{role}: {component.name!r} needs {name}, which neither {configured} provides as configured. "

@@ -1,4 +1,4 @@
-"""Reading YAML for people: where each key stands, no key twice, and 1e-3 is a number."""
+"""Reading YAML for people: where each key stands, no key twice, 1e-3 is a number, and nothing bad is a traceback."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from rlhf_lab.errors import LabError
 
 __all__ = ["Positions", "load_yaml", "parse_value"]
+
+DEEPEST: Final = 100  # far beyond any study, far below where Python's recursion ends
 
 _KEYS: Final = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
@@ -20,7 +24,34 @@ Positions = Mapping[tuple[str, ...], str]
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which reads 1e-3 as a number, as YAML 1.2 has it; by itself it finds a text there."""
+    """PyYAML's safe loader, with an error that knows its place for all that cannot be read.
+
+    It reads 1e-3 as a number, as YAML 1.2 has it; by itself PyYAML finds a text there.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Return the next node; refuse what is too deep for recursive code, and what contains itself."""
+        place = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise ComposerError(None, None, f"more than {DEEPEST} levels inside one another", place)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is not None and node.end_mark is None:  # still being read: an alias of what is around it
+            raise ComposerError(None, None, "an alias of what it stands in; it would have no end", place)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return the node's value; where PyYAML reads a text as a date or number, it may turn out to be none."""
+        try:
+            return super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        except Exception as error:
+            kind = node.tag.rpartition(":")[2]
+            raise ConstructorError(None, None, f"this is no {kind}: {error}", node.start_mark) from None
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), [*"-+0123456789"])
@@ -49,8 +80,10 @@ def parse_value(text: str) -> Any:
     """Return the value that YAML sees in ``text``; raises ``LabError`` where it is none."""
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise LabError(f"{text!r} is no YAML value") from None
+    except yaml.YAMLError as error:
+        problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else str(error)
+        shown = text if len(text) <= 60 else f"{text[:60]}..."
+        raise LabError(f"{shown!r} is no YAML value: {problem}") from None
 
 
 def _locate(

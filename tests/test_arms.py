@@ -14,7 +14,7 @@ from rlhf_lab.components import AdvantageEstimator, Component
 from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry, load_plugins
 from rlhf_lab.study.arms import Arm, assign, expand, flatten, merge, parse_assignment
-from rlhf_lab.study.edit import apply_settings, edit_study, study_yaml
+from rlhf_lab.study.edit import apply_settings, edit_study, spec_places, study_places, study_yaml
 from rlhf_lab.study.schema import Study
 
 
@@ -187,7 +187,7 @@ def test_what_is_no_assignment_is_refused(text: str) -> None:
 
 
 def test_a_value_that_is_no_yaml_is_refused() -> None:
-    with pytest.raises(LabError, match=r"^a: '\[1' is no YAML value$"):
+    with pytest.raises(LabError, match=r"^a: '\[1' is no YAML value: "):
         parse_assignment("a=[1")
 
 
@@ -255,6 +255,14 @@ def test_the_number_of_seeds_is_set(registry: Registry) -> None:
     assert edit_study(STUDY, registry, arms=[], settings=["seeds=4"], seeds=7)["seeds"] == 7
 
 
+@pytest.mark.parametrize(("setting", "part"), [("advantage.lam=0.1", "advantage"), ("spec={advantage: mine}", "spec")])
+def test_a_setting_that_no_arm_sees_is_refused(registry: Registry, setting: str, part: str) -> None:
+    study = {**STUDY, "spec": {"advantage": {"name": "mine", "lam": 0.2}}, "arms": {"own": {"advantage": "mine"}}}
+    with pytest.raises(LabError) as refused:
+        edited(registry, study=study, settings=(setting,))
+    assert str(refused.value) == f"--set {setting}: changes nothing, because every arm has its own {part}"
+
+
 def test_editing_leaves_the_original_alone(registry: Registry) -> None:
     before = yaml.safe_dump(STUDY)
     edited(registry, "mine", settings=("advantage.lam=0.1",))
@@ -277,3 +285,63 @@ def test_a_printed_study_can_be_read_again() -> None:
         text.startswith("# yaml-language-server: $schema=rlhf-lab-study.schema.json\n")
         and yaml.safe_load(text) == STUDY
     )
+
+
+WHERE = {
+    (): "s.yaml:1:1",
+    ("seeds",): "s.yaml:2:1",
+    ("spec", "advantage"): "s.yaml:3:3",
+    ("spec", "advantage", "lam"): "s.yaml:3:25",
+}
+
+
+def places(registry: Registry, *arms: str, settings: tuple[str, ...] = (), seeds: int | None = None) -> Any:
+    study = edit_study(STUDY, registry, arms=list(arms), settings=list(settings), seeds=seeds)
+    found = study_places(WHERE, study, arms=list(arms), settings=list(settings), seeds=seeds)
+    return {key: place for key, place in found.items() if WHERE.get(key) != place}
+
+
+def test_a_setting_stands_in_its_option(registry: Registry) -> None:
+    option = "--set advantage.lam=7"
+    assert places(registry, settings=("advantage.lam=7",)) == {("spec", "advantage", "lam"): option}
+
+
+def test_what_a_setting_replaces_stands_no_longer_in_the_file(registry: Registry) -> None:
+    setting = "advantage={name: gae, lam: 7}"
+    study = edit_study(STUDY, registry, arms=[], settings=[setting], seeds=None)
+    found = study_places(WHERE, study, arms=[], settings=[setting], seeds=None)
+    assert found == {(): "s.yaml:1:1", ("seeds",): "s.yaml:2:1", ("spec", "advantage"): f"--set {setting}"}
+
+
+def test_a_name_that_was_set_stands_where_its_component_does(registry: Registry) -> None:
+    option = "--set advantage.name=gea"
+    expected = {("spec", "advantage", "name"): option, ("spec", "advantage"): option}
+    assert places(registry, settings=("advantage.name=gea",)) == expected
+
+
+def test_an_added_arm_stands_in_its_option(registry: Registry) -> None:
+    arm = ("arms", "mine,lam=7")
+    option = "--arm mine,lam=7"
+    assert places(registry, "mine,lam=7") == {
+        (*arm, "advantage"): option,
+        (*arm, "advantage", "lam"): option,
+    }
+
+
+def test_the_number_of_seeds_stands_in_its_option(registry: Registry) -> None:
+    assert places(registry, seeds=5) == {("seeds",): "--seeds 5"}
+
+
+def test_arms_that_a_setting_made_no_mapping_have_no_places(registry: Registry) -> None:
+    assert places(registry, "mine", settings=("arms=3",)) == {("arms",): "--set arms=3"}
+
+
+def test_a_setting_of_a_run_stands_in_its_option() -> None:
+    assert spec_places({("gamma",): "r.yaml:1:1"}, ["gamma=7"]) == {("gamma",): "--set gamma=7"}
+
+
+@pytest.mark.parametrize("setting", ["gamma", "gamma=[", "gamma.x=1"])
+def test_a_setting_that_cannot_be_made_names_its_option(setting: str) -> None:
+    with pytest.raises(LabError) as refused:
+        apply_settings({"gamma": 1}, [setting])
+    assert str(refused.value).startswith(f"--set {setting}: ")

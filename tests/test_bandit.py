@@ -165,6 +165,19 @@ def test_impossible_probabilities_are_refused(fields):
         BernoulliBandit(**fields)
 
 
+@pytest.mark.parametrize("number", [math.inf, math.nan])
+@pytest.mark.parametrize(
+    ("bandit", "field"),
+    [
+        *((GaussianBandit, field) for field in ("mean", "spread", "reward_noise", "drift")),
+        *((ContextualBandit, field) for field in ("mean", "spread", "reward_noise")),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused(bandit, field, number):
+    with pytest.raises(ValidationError, match=rf"{field}\n  Input should be "):
+        bandit(**{field: number})
+
+
 def test_arms_beside_probabilities_are_refused():
     with pytest.raises(ValidationError, match="leave it out"):
         BernoulliBandit(arms=3, probabilities=(0.1, 0.2))

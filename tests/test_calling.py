@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.calling import apply, call, restrict
-from rlhf_lab.components import AdvantageNormalizer, Aggregation
+from rlhf_lab.components import AdvantageNormalizer, Aggregation, PolicyObjective
 from rlhf_lab.errors import LabError
 from rlhf_lab.types import Advantages, Loss, PolicyBatch, Trajectories, Weights
 
@@ -57,14 +57,16 @@ def test_a_batch_scoped_component_never_mixes_runs(component: AdvantageNormalize
 
 
 def test_a_loss_is_stacked_with_its_metrics() -> None:
-    class Summed(Centred):
+    class Summed(PolicyObjective):
         name = "summed"
+        scope = "batch"
 
-        def __call__(self, batch: Any, advantages: Any = None) -> Any:
-            return Loss(batch.rewards - batch.rewards.mean(), None, {"values": batch.values})
+        def __call__(self, batch: PolicyBatch) -> Loss:
+            return Loss(batch.log_probs - batch.log_probs.mean(), None, {"advantages": batch.advantages})
 
-    found = apply(Summed(), batch())
-    assert found.values.shape == (2, 3, 2) == found.metrics["values"].shape and found.weights is None
+    x, yes = torch.arange(12.0).view(2, 3, 2), torch.ones(2, 3, 2, dtype=torch.bool)
+    found = apply(Summed(), PolicyBatch(x, x, yes, yes))
+    assert found.values.shape == (2, 3, 2) == found.metrics["advantages"].shape and found.weights is None
 
 
 class SeesOneRun(Aggregation):
@@ -112,3 +114,37 @@ def test_a_batch_that_a_component_made_wrongly_bears_its_name() -> None:
 
     with pytest.raises(LabError, match=r"^normalizer 'wrong': Advantages.advantages: nan at index"):
         call(Wrong(), batch())
+
+
+class Answering:
+    """A component of any role that answers what it was made with."""
+
+    name = "answering"
+
+    def __init__(self, role: str, answer: Any) -> None:
+        self.role = role
+        self.answer = answer
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.answer
+
+
+X = torch.zeros(2, 3, 4)
+WRONG = {
+    "advantage": ((X, X), Advantages(X[..., None])),
+    "normalizer": (X, Advantages(X[0])),
+    "objective": (X, Loss(X[..., None])),
+    "value": (None, Loss(torch.tensor(0.0))),
+    "aggregation": (X, Weights(X[..., :1], X[..., :1])),
+    "kl": (0.0, torch.tensor(0.0)),
+    "controller": (3.0, torch.tensor(3.0)),
+}
+
+
+@pytest.mark.parametrize("role", WRONG)
+def test_an_answer_of_another_type_or_shape_is_refused(role: str) -> None:
+    kind, shape = WRONG[role]
+    with pytest.raises(LabError, match=rf"^{role} 'answering' returned \w+; it must return "):
+        call(Answering(role, kind), X)
+    with pytest.raises(LabError, match=rf"^{role} 'answering' returned shape .* for inputs of shape \[2, 3, 4\]"):
+        call(Answering(role, shape), X)

@@ -1,6 +1,7 @@
 """The command line: what it prints; bad input gets a clear message and exit code 2, never a traceback."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -89,6 +90,29 @@ def test_list_broken_says_why(lab):
     assert "bad.py did not load: ModuleNotFoundError" in err
 
 
+def test_list_broken_tells_of_a_name_that_two_plugins_claim(lab):
+    Path("dup.py").write_text(PLUGIN.replace('"mine"', '"gae"'), encoding="utf-8")
+    code, out, _ = lab("list", "advantage", "--broken", "--plugin", "dup.py")
+    assert code == 0
+    assert "ambiguous: advantage 'gae': " in out
+    assert "dup.py" in out
+
+
+def test_help_imports_nothing_heavy():
+    # a fresh interpreter, because this one has imported all of it
+    code = """
+import atexit, sys
+from rlhf_lab.cli import main
+heavy = {"torch", "numpy", "pydantic", "rich", "yaml"}
+atexit.register(lambda: print("loaded:", heavy & {*sys.modules}))
+sys.argv = ["rlhf-lab", "--help"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "compare" in done.stdout
+    assert done.stdout.endswith("loaded: set()\n")
+
+
 def test_show_prints_parameters_and_source(lab):
     code, out, _ = lab("show", "gae")
     assert code == 0
@@ -139,6 +163,12 @@ def test_report_is_rebuilt_from_the_directory(lab):
     assert Path("out/report.html").read_bytes() == before
 
 
+def test_report_takes_a_plugin_like_every_command(lab):
+    lab("compare", "study.yaml", "--out", "out")
+    code, _, _ = lab("report", "out", "--plugin", "mine.py")
+    assert code == 0
+
+
 def test_run_trains_one_spec(lab):
     spec = STUDY.split("arms:")[0].split("spec:\n")[1].replace("\n  ", "\n").removeprefix("  ")
     Path("one.yaml").write_text(spec, encoding="utf-8")
@@ -154,6 +184,21 @@ def test_run_chains_stages(lab):
     code, out, _ = lab("run", "chain.yaml")
     assert code == 0
     assert "critic" in out
+
+
+@pytest.mark.parametrize(
+    ("stages", "settings", "says"),
+    [
+        ("[a, b]", [], "chain.yaml:10:1: stages: expected {name: overrides, ...}, found ['a', 'b']"),
+        ("{}", [], "chain.yaml:10:1: stages: expected {name: overrides, ...}, found {}"),
+        ("{a: 5}", [], "chain.yaml:10:10: stages.a: expected a mapping of overrides, found 5"),
+        ("{a: {}}", ["--set", "stages.a=5"], "--set stages.a=5: stages.a: expected a mapping of overrides, found 5"),
+    ],
+)
+def test_stages_that_are_none_are_refused_as_stages(lab, stages, settings, says):
+    spec = STUDY.split("arms:")[0].split("spec:\n")[1].replace("\n  ", "\n").removeprefix("  ")
+    Path("chain.yaml").write_text(f"{spec}stages: {stages}\n", encoding="utf-8")
+    assert lab("run", "chain.yaml", *settings) == (2, "", f"rlhf-lab: {says}\n")
 
 
 def test_schema_names_every_component(lab):
@@ -174,6 +219,8 @@ def test_studies_are_listed(lab):
     ("change", "says"),
     [
         (("title: tiny", "title: [tiny"), "no YAML"),
+        (("title: tiny", "title: 2001-99-99"), "study.yaml:1:8: no YAML: this is no timestamp: month must be in 1..12"),
+        (("  gamma: 0.9", "  gamma: &a [*a]"), "study.yaml:10:14: no YAML: an alias of what it stands in"),
         (("title: tiny", "title: tiny\nsead: 3"), "study.yaml:2:1: sead: is no parameter here. Did you mean 'seeds'?"),
         (("  gamma: 0.9", "  gamma: 1.5"), "study.yaml:10:3: gamma: Input should be less than or equal to 1"),
         (("  gamma: 0.9", "  gamma: much"), "study.yaml:10:3: gamma: Input should be a valid number"),
@@ -210,12 +257,23 @@ def test_a_bad_study_is_refused_with_its_place(lab, change, says):
         (["compare", "study.yaml", "--arm", "gae,lam"], "expected PATH=VALUE"),
         (["compare", "study.yaml", "--arm", "geo"], "no component is called 'geo'"),
         (["compare", "study.yaml", "--arm", "gae,lam=7"], "arm 'gae,lam=7'"),
-        (["compare", "study.yaml", "--set", "trainer.nvs=7"], "trainer.nvs: is no parameter here"),
+        (["compare", "study.yaml", "--arm", "gae,lam=7"], "\n--arm gae,lam=7: advantage.lam: Input should be less"),
+        (["compare", "study.yaml", "--set", "trainer.nvs=7"], "\n--set trainer.nvs=7: trainer.nvs: is no parameter"),
+        (["compare", "study.yaml", "--set", "advantage.name=gea"], "\n--set advantage.name=gea: advantage: no adv"),
+        (
+            ["compare", "study.yaml", "--set", "advantage={name: gae, lam: 7}"],
+            "lam: 7}: advantage.lam: Input should be",
+        ),
+        (["compare", "study.yaml", "--set", "seeds=0"], "rlhf-lab: --set seeds=0: seeds: expected how many"),
+        (["compare", "study.yaml", "--set", "spec=&a {x: *a}"], "no YAML value: an alias of what it stands in"),
         (["compare", "random-walk", "--set", "advantage.gamma=0.5"], "changes nothing, because every arm has its own"),
         (["compare", "study.yaml", "--plugin", "none.py"], "none.py did not load: there is no such file"),
         (["compare", "study.yaml", "--seeds", "0"], "--seeds"),
+        (["compare", "study.yaml", "--seeds", "100001"], "rlhf-lab: --seeds 100001: seeds: expected how many"),
+        (["run", "study.yaml", "--seed", "5000000000"], "'--seed': Input should be less than or equal to 4294967295"),
         (["compare", "study.yaml", "--out", "study.yaml/below"], "cannot write in study.yaml/below"),
         (["report", "nowhere"], "is no run directory"),
+        (["report", "nowhere", "--plugin", "none.py"], "none.py did not load: there is no such file"),
         (["nonsense"], "No such command"),
         (["show"], "Missing argument"),
     ],

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from rlhf_lab.errors import LabError
-from rlhf_lab.study.conclusions import check_names, evaluate
-from rlhf_lab.study.results import Results
+from rlhf_lab.study.conclusions import check_names, check_quantities, evaluate
+from rlhf_lab.study.results import ArmResult, Results
+from rlhf_lab.study.schema import Study
 
 Make = Callable[..., Results]
 NOISE = np.random.default_rng(0).normal(size=20)
@@ -175,3 +176,90 @@ def test_names_are_checked_before_a_study_runs(score_results: Make) -> None:
     with pytest.raises(LabError, match=r"conclusion 1: no arm is called 'gone'"):
         check_names(study, ["a", "b"])
     check_names(study, ["a", "b", "gone"])
+
+
+def interrupted(results: Results, *lacking: str) -> Results:
+    """Return the results as they were before the arms ``lacking`` were finished."""
+    names = [arm.name for arm in results.arms]
+    arms = tuple(arm for arm in results.arms if arm.name not in lacking)
+    return replace(results, arms=arms, provenance={"arms": names})
+
+
+@pytest.mark.parametrize(
+    "conclusion",
+    [
+        order("a", "late"),
+        order("late", "a"),
+        order("a", "late", quantity="bias", direction="lower"),
+        {"kind": "level", "statement": "s", "arm": "late", "published": 0, "tolerance": 1},
+        {"kind": "best", "statement": "s", "expected": "a"},
+        {"kind": "share", "statement": "s", "arm": "late", "threshold": 0, "share": 0.5},
+    ],
+)
+def test_an_arm_that_is_not_finished_leaves_a_conclusion_undecided(
+    score_results: Make, conclusion: dict[str, Any]
+) -> None:
+    results = interrupted(score_results({"a": NOISE + 1, "b": NOISE, "late": NOISE}, [conclusion]), "late")
+    (finding,) = evaluate(results)
+    assert (finding.verdict, finding.because) == ("undecided", "arm 'late' is not finished")
+
+
+def test_what_needs_no_unfinished_arm_is_judged(score_results: Make) -> None:
+    best = {"kind": "best", "statement": "s", "among": ["*", "!late"], "expected": "a"}
+    results = interrupted(score_results({"a": NOISE + 1, "b": NOISE, "late": NOISE}, [order(), best]), "late")
+    assert verdicts(results) == ["reproduced", "reproduced"]
+
+
+def test_orders_that_are_still_to_come_count_among_the_orders(score_results: Make) -> None:
+    # Holm's level of the first of two orders is .05 / 2, whether or not the other one's arm is finished
+    results = score_results({"a": NOISE + 1, "b": NOISE, "late": NOISE}, [order(), order("a", "late")])
+    finding = evaluate(interrupted(results, "late"))[0]
+    assert finding.interval is not None and finding.interval.level == pytest.approx(1 - 0.05 / 2)
+
+
+def test_a_share_says_what_its_number_is(score_results: Make) -> None:
+    share = {"kind": "share", "statement": "s", "arm": "a", "threshold": 0.3, "share": 1.0}
+    scores = {"a": [0.1, 0.2, 0.3, 0.1, 0.2]}
+    found = [evaluate(score_results(scores, [share], better=better))[0].judged for better in ("higher", "lower")]
+    assert found == ["share of seeds with reward ≥ 0.3", "share of seeds with reward ≤ 0.3"]
+    level = {"kind": "level", "statement": "s", "arm": "a", "published": 0, "tolerance": 1}
+    assert evaluate(score_results(scores, [level]))[0].judged == "reward"
+
+
+def study_with(**more: Any) -> Study:
+    return Study.model_validate({"title": "t", "spec": {}, "arms": {"a": {}, "b": {}}, **more})
+
+
+def arm(name: str) -> ArmResult:
+    one = np.zeros((1, 2))
+    return ArmResult(name, {}, {}, (0, 1), {"steps": np.ones(1)}, {"reward": one, "value_error": one}, {"bias": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"figures": [{"kind": "curve", "y": "rewrad"}]}, "figure 1 shows 'rewrad'.*Did you mean 'reward'"),
+        ({"figures": [{"kind": "curve", "y": "reward", "x": "step"}]}, "Did you mean 'steps'"),
+        ({"figures": [{"kind": "sweep", "y": "bais", "x": "lam"}]}, "Did you mean 'bias'"),
+        ({"figures": [{"kind": "frontier", "y": "bias", "x": "variance"}]}, "shows 'variance', which is neither"),
+        ({"conclusions": [order(quantity="bais")]}, "Did you mean 'bias'"),
+        ({"conclusions": [order(quantity="bias")]}, "Add `direction: lower`"),
+    ],
+)
+def test_what_an_arm_does_not_have_is_refused_with_the_first(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        check_quantities(study_with(**more), arm("a"), ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"figures": [{"kind": "curve", "y": "entropy", "arms": ["b"]}]},  # which b may record
+        {"figures": [{"kind": "sweep", "y": "value_error", "x": "lam"}]},  # a usual score of a study without any
+        {"figures": [{"kind": "frontier", "y": "bias", "x": "final"}], "scores": {"final": {"metric": "reward"}}},
+        {"conclusions": [order(quantity="bias", direction="lower")]},
+        {"conclusions": [order()]},
+    ],
+)
+def test_what_an_arm_has_or_another_may_have_is_not_refused(more: dict[str, Any]) -> None:
+    check_quantities(study_with(**more), arm("a"), ["a", "b"])

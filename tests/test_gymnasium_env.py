@@ -223,6 +223,7 @@ def test_a_vector_implementation_has_its_own_autoreset():
     [
         ({"id": "Nowhere-v0"}, "cannot make 'Nowhere-v0'"),
         ({"id": "CartPole-v1", "kwargs": {"colour": 1}}, "cannot make 'CartPole-v1'"),
+        ({"id": "FrozenLake-v1", "kwargs": {"map_name": "9x9"}}, "with kwargs {'map_name': '9x9'}: KeyError: '9x9'"),
         ({"id": "FrozenLake-v1", "vectorization": "vector_entry_point"}, "cannot make 'FrozenLake-v1'"),
         ({"kwargs": {"space": Dict({"a": Box(0, 1, (1,))})}, "id": "test/Counter-v0"}, "must be Box or Discrete"),
         ({"kwargs": {"space": Discrete(3, start=1)}, "id": "test/Counter-v0"}, "numbered from 0"),

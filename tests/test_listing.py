@@ -104,6 +104,34 @@ def test_list_prints_what_did_not_load(registry: Callable[..., Registry], capsys
     assert "not loaded: no_such_module: ModuleNotFoundError" in printed and "every plugin loaded" in printed
 
 
+def twin() -> ModuleType:
+    """Return a plugin with another component of role and name ``preference/shown``."""
+
+    class Other(Shown):
+        """Another one."""
+
+    module = ModuleType("twin")
+    module.rlhf_lab_components = hookimpl(lambda: [Other])  # type: ignore[attr-defined]
+    return module
+
+
+def test_list_tells_what_two_plugins_claim(registry: Callable[..., Registry]) -> None:
+    found = listed(registry(twin()), "preference")
+    (entry,) = found["ambiguous"]
+    assert found["components"] == [] and (entry["role"], entry["name"]) == ("preference", "shown")
+    assert entry["sources"][0].startswith(f"{__name__} ({__file__}:")
+    assert entry["sources"][1].startswith(f"twin ({__file__}:")
+
+
+def test_an_ambiguous_name_is_told_of_under_broken(
+    registry: Callable[..., Registry], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_list(registry(twin()), None, broken_only=True)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith("ambiguous: preference 'shown': ") and printed.endswith("provide it; rename one")
+    assert "every plugin loaded" not in printed
+
+
 def studies(*paths: Path) -> ModuleType:
     module = ModuleType("with_studies")
     module.rlhf_lab_studies = hookimpl(lambda: list(paths))  # type: ignore[attr-defined]

@@ -127,6 +127,19 @@ def test_an_impossible_grid_is_refused(fields, message):
         GridWorld(**fields)
 
 
+@pytest.mark.parametrize("number", [math.inf, math.nan])
+@pytest.mark.parametrize(
+    ("world", "field"),
+    [
+        *((RandomWalk, field) for field in ("left_reward", "right_reward")),
+        *((GridWorld, field) for field in ("step_reward", "goal_reward", "bump_reward", "slip")),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused(world, field, number):
+    with pytest.raises(ValidationError, match=rf"{field}\n  Input should be "):
+        world(**{field: number})
+
+
 @pytest.mark.parametrize(
     ("name", "optimum", "limit"),
     [("FrozenLake-v1", 14 / 17, 100), ("CliffWalking-v1", -13, 10_000), ("Taxi-v4", None, 200)],
@@ -144,6 +157,12 @@ def test_an_environment_without_a_table_is_refused():
         TransitionTable(id="CartPole-v1").world()
     with pytest.raises(LabError, match="cannot make 'Nowhere-v0'"):
         TransitionTable(id="Nowhere-v0").world()
+
+
+def test_an_environment_that_raises_is_refused_with_its_arguments():
+    message = "cannot make 'FrozenLake-v1' with kwargs {'map_name': '9x9'}: KeyError: '9x9'"
+    with pytest.raises(LabError, match=message):
+        TransitionTable(id="FrozenLake-v1", kwargs={"map_name": "9x9"}).world()
 
 
 # Rollouts

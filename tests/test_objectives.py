@@ -282,6 +282,18 @@ def test_each_side_has_its_own_clip() -> None:
         torch.testing.assert_close(partly(batch).values, held, atol=1e-12, rtol=0)
 
 
+def test_a_clip_that_nothing_reads_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"clip: clip_low and clip_high set both sides, so .*; leave clip out"):
+        PPOClip(clip=0.9, clip_low=0.1, clip_high=0.3)
+
+
+def test_a_saved_clip_of_both_sides_is_read_again() -> None:
+    # a saved spec names the default clip too
+    objective = PPOClip(clip_low=0.1, clip_high=0.3)
+    saved = {key: value for key, value in objective.model_dump().items() if key != "name"}
+    assert saved["clip"] == 0.2 and PPOClip(**saved) == objective
+
+
 def test_an_overflowing_ratio_that_is_clipped_gives_no_nan() -> None:
     # exp(800) is inf: A > 0 is held at 1.25, without gradient; A = 0 contributes nothing; exp(-800) is 0.
     log_probs = double([0.0, 0.0, -800.0]).requires_grad_()

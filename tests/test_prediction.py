@@ -100,6 +100,29 @@ def test_shorter_episodes_of_other_runs_do_not_matter():
     assert torch.equal(alone.actor.values(states[None])[0], beside.actor.values(states.expand(3, -1))[1])
 
 
+@pytest.mark.parametrize("optimizer", ["adam", {"name": "sgd", "momentum": 0.9}])
+def test_an_optimiser_with_a_memory_would_move_waiting_runs_and_is_refused(optimizer):
+    with pytest.raises(LabError, match=r"optimizer: .* moves weights by earlier gradients"):
+        make_spec(SPEC | {"optimizer": optimizer}, REGISTRY)
+
+
+def test_a_field_that_this_loop_does_not_fill_is_missed_before_it_runs():
+    data = SPEC | {"trainer": {"name": "prediction", "update": "episode"}, "advantage": "v_trace"}
+    with pytest.raises(LabError, match="'v_trace' needs target_log_probs, which neither"):
+        make_spec(data, REGISTRY)
+
+
+def test_observations_may_be_vectors():
+    data = SPEC | {
+        "environment": {"name": "cartpole", "max_steps": 9},
+        "policy": {"name": "linear_softmax", "critic": True},
+        "advantage": {"name": "n_step", "n": 3},
+        "optimizer": {"name": "sgd", "lr": 0.01},
+    }
+    learner = start(make_spec(data, REGISTRY)[0], [0, 1])
+    assert learner.step(0.0)["value_loss"].isfinite().all()
+
+
 def test_the_policy_stays_fixed():
     spec, _ = make_spec(SPEC, REGISTRY)
     learner = start(spec, [0])

@@ -139,7 +139,7 @@ def test_no_first_party_component_is_ambiguous(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("RLHF_LAB_PLUGINS")
     registry = load_plugins()
     pairs = [(c.role, c.name) for c in registry.components()]
-    assert len(pairs) == len(set(pairs)) and all(registry.get(*pair) for pair in pairs)
+    assert registry.ambiguous() == [] and all(registry.get(*pair) for pair in pairs)
 
 
 def test_a_file_is_a_plugin(plugin_file: Callable[..., str]) -> None:
@@ -301,6 +301,14 @@ def test_a_name_from_two_sources_is_served_to_nobody(plugin_file: Callable[..., 
     with pytest.raises(UnknownComponentError, match=r"advantage 'mine' is ambiguous") as caught:
         registry.get("advantage", "mine")
     assert all(path in str(caught.value) for path in paths)
+
+
+def test_a_name_from_two_sources_is_listed_with_both(plugin_file: Callable[..., str]) -> None:
+    paths = [plugin_file(), plugin_file(name="other.py")]
+    registry = load_plugins([*paths, HERE])
+    ((role, name, origins),) = registry.ambiguous()
+    assert (role, name, [origin.source for origin in origins]) == ("advantage", "mine", paths)
+    assert registry.ambiguous("objective") == []
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

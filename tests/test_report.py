@@ -23,7 +23,7 @@ from rlhf_lab.study.report.tables import comparisons, differences, score_tables,
 from rlhf_lab.study.report.terminal import print_summary
 from rlhf_lab.study.results import Results
 from rlhf_lab.study.results_json import results_from_json, results_to_json
-from rlhf_lab.study.schema import Figure
+from rlhf_lab.study.schema import Figure, Study
 
 Make = Callable[..., Results]
 
@@ -152,7 +152,24 @@ def test_warnings_name_failures_few_seeds_and_unequal_budgets(learning_results: 
 
 def test_a_score_that_never_varies_is_pointed_out(score_results: Make) -> None:
     results = score_results({"a": [500.0] * 20}, [])
-    assert "a: reward is 500 on every seed" in warnings_of(results, score_tables(results))
+    assert warnings_of(results, score_tables(results)) == ["reward is the same on every seed: 500 (a)"]
+
+
+def test_scores_that_never_vary_share_a_line(score_results: Make) -> None:
+    arms = {"a": 500.0, "b": 0.0, "c": 500.0, **{f"d{i}": 1.0 for i in range(5)}}
+    results = score_results({name: [value] * 20 for name, value in arms.items()}, [])
+    (found,) = warnings_of(results, score_tables(results))
+    assert found.startswith("reward is the same on every seed: ")
+    assert set(found.partition(": ")[2].split("; ")) == {"500 (a, c)", "0 (b)", "1 (5 arms)"}
+
+
+@pytest.mark.parametrize(("published", "warned"), [(0.0, False), (0.05, False), (0.2, True)])
+def test_a_constant_that_a_conclusion_expects_is_no_warning(
+    score_results: Make, published: float, warned: bool
+) -> None:
+    level = {"kind": "level", "statement": "s", "arm": "a", "published": published, "tolerance": 0.1}
+    results = score_results({"a": [0.0] * 20, "b": [0.0] * 20}, [level])
+    assert bool(warnings_of(results, score_tables(results))) == warned
 
 
 def test_sweep_lines_are_told_apart_by_series_and_sorted_by_the_parameter(trade_off_results: Make) -> None:
@@ -186,9 +203,63 @@ def test_figures_that_name_nothing_are_refused(learning_results: Make, figure: d
         report_html(with_figures(learning_results(), figure))
 
 
-def test_a_study_without_figures_gets_a_learning_curve(learning_results: Make) -> None:
-    page = report_html(with_figures(learning_results()))
-    assert page.count("<svg") == 1 and "Exact return over steps" in page
+def test_a_study_that_leaves_figures_out_gets_a_learning_curve(learning_results: Make) -> None:
+    results = learning_results()
+    study = Study.model_validate(results.study.model_dump(exclude={"figures"}))
+    results = replace(results, study=study)
+    for same in (results, results_from_json(results_to_json(results))):
+        page = report_html(same)
+        assert page.count("<svg") == 1 and "Exact return over steps" in page
+
+
+def test_a_study_with_an_empty_list_of_figures_gets_none(learning_results: Make) -> None:
+    results = with_figures(learning_results())
+    for same in (results, results_from_json(results_to_json(results))):
+        page = report_html(same)
+        assert "<svg" not in page and "figures: []" in page
+
+
+def test_a_curve_of_one_point_has_a_marker(score_results: Make) -> None:
+    one = with_figures(score_results({"a": [1.0, 2.0]}, []), {"kind": "curve", "y": "reward"})
+    twice = {"reward": np.repeat(one.arms[0].curves["reward"], 2, axis=0)}
+    two = replace(one, arms=(replace(one.arms[0], x={"steps": np.array([1.0, 2.0])}, curves=twice),))
+    marked = [
+        re.findall(r"<use [^>]*fill: var\(--s0\); stroke: var\(--paper\)", report_html(results))
+        for results in (one, two)
+    ]
+    assert [len(found) for found in marked] == [1, 0]
+
+
+def test_a_share_is_called_a_share(score_results: Make) -> None:
+    share = {"kind": "share", "statement": "s", "arm": "a", "threshold": 475, "share": 0.8}
+    page = report_html(score_results({"a": [500.0, 400.0, 500.0, 500.0, 500.0]}, [share]))
+    assert "<small>share of seeds with reward ≥ 475: a</small>" in page
+
+
+def test_an_unfinished_study_has_a_report(learning_results: Make, tmp_path: Path) -> None:
+    whole = learning_results()
+    only_td = {"kind": "curve", "y": "exact_return", "x": "episodes", "arms": ["td"], "title": "Only td"}
+    everything = {"kind": "curve", "y": "exact_return", "x": "episodes", "title": "Everything"}
+    results = replace(with_figures(whole, only_td, everything), arms=whole.arms[:2])
+    page = write_report(results, tmp_path).read_text()
+    assert "arm &#39;td&#39; is not finished" in page
+    assert "<h3>Everything</h3>" in page and "<h3>Only td</h3>" not in page
+
+
+def test_a_study_without_a_finished_arm_has_a_report(learning_results: Make, tmp_path: Path) -> None:
+    results = replace(learning_results(), arms=())
+    assert "5 undecided" in write_report(results, tmp_path).read_text()
+    print_summary(results, Console(file=io.StringIO()))
+
+
+def test_provenance_shows_plugins_and_what_differed_later(learning_results: Make) -> None:
+    results = learning_results()
+    plugins = [{"name": "my.py", "distribution": "local", "sha256": "abc"}]
+    later = {**results.provenance, "plugins": plugins, "versions": {"torch": "2.14.0"}}
+    about = {**results.provenance, "plugins": plugins, "resumed": [later]}
+    page = report_html(replace(results, provenance=about))
+    assert "<dd>my.py(distribution=local, sha256=abc)</dd>" in page
+    assert "<dt>resumed</dt><dd>versions: torch 2.14.0</dd>" in page
 
 
 def test_many_curves_are_coloured_along_a_parameter(score_results: Make) -> None:

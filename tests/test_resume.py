@@ -1,5 +1,6 @@
 """A run that is killed anywhere goes on with the same command and ends with the same numbers."""
 
+import hashlib
 import json
 import os
 import signal
@@ -13,7 +14,8 @@ import pytest
 
 import rlhf_lab
 from rlhf_lab.errors import LabError
-from rlhf_lab.study import runner, store
+from rlhf_lab.study import provenance, runner, store
+from rlhf_lab.study.report.page import write_report
 from rlhf_lab.study.store import Store
 
 STUDY = {
@@ -135,3 +137,107 @@ def test_a_full_disk_keeps_what_was_finished(tmp_path, monkeypatch):
         rlhf_lab.compare(STUDY, out=tmp_path)
     assert Store(tmp_path).result("a") is not None
     assert [path.name for path in tmp_path.glob("arms/*")] == ["a.safetensors"]
+
+
+PLUGIN = """
+from rlhf_lab import hookimpl
+from rlhf_lab.components import AdvantageEstimator
+from rlhf_lab.types import Advantages
+class Mine(AdvantageEstimator):
+    "The reward alone."
+    name = "mine"
+    def __call__(self, batch): return Advantages(FACTOR * batch.rewards, batch.rewards)
+@hookimpl
+def rlhf_lab_components(): return [Mine]
+"""
+MINE = STUDY | {"arms": {"a": {}, "b": {"advantage": "mine"}}}
+
+
+def test_an_edited_plugin_is_not_answered_with_old_numbers(tmp_path):
+    plugin, out = tmp_path / "my.py", tmp_path / "out"
+    plugin.write_text(PLUGIN.replace("FACTOR", "1.0"), encoding="utf-8")
+    first = rlhf_lab.compare(MINE, plugins=[str(plugin)], out=out)
+    assert_same(rlhf_lab.compare(MINE, plugins=[str(plugin)], out=out), curves(first))
+    plugin.write_text(PLUGIN.replace("FACTOR", "2.0"), encoding="utf-8")
+    with pytest.raises(LabError, match=r"my.py' in another state .*Choose another directory with --out, or remove"):
+        rlhf_lab.compare(MINE, plugins=[str(plugin)], out=out)
+    rlhf_lab.compare(MINE, plugins=[str(plugin)], out=tmp_path / "another")
+
+
+def test_provenance_names_the_plugins_that_the_study_uses(tmp_path):
+    plugin = tmp_path / "my.py"
+    plugin.write_text(PLUGIN.replace("FACTOR", "1.0"), encoding="utf-8")
+    unused = rlhf_lab.compare(STUDY, plugins=[str(plugin)]).provenance["plugins"]
+    used = rlhf_lab.compare(MINE, plugins=[str(plugin)]).provenance["plugins"]
+    digest = hashlib.sha256(plugin.read_bytes()).hexdigest()
+    assert [entry for entry in used if entry not in unused] == [
+        {"name": str(plugin), "distribution": "local", "sha256": digest}
+    ]
+    assert {entry["name"] for entry in unused} >= {"rlhf-lab:advantages", "rlhf-lab:mdp"}
+    assert {entry["distribution"] for entry in unused} == {"rlhf-lab"}
+
+
+def test_going_on_with_another_torch_keeps_both_in_provenance(tmp_path, monkeypatch):
+    def stop(arm: str, number: int, total: int, fraction: float) -> None:
+        if number == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rlhf_lab.compare(STUDY, out=tmp_path, watch=stop)
+    version = provenance.metadata.version
+    monkeypatch.setattr(provenance.metadata, "version", lambda name: "99" if name == "torch" else version(name))
+    results = rlhf_lab.compare(STUDY, out=tmp_path)
+    written = json.loads((tmp_path / "provenance.json").read_text(encoding="utf-8"))
+    assert [about["versions"]["torch"] for about in (written, *written["resumed"])] == [version("torch"), "99"]
+    assert results.provenance == written
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ({"figures": [{"kind": "curve", "y": "exact_retrun"}]}, {"figures": [{"kind": "curve", "y": "exact_return"}]}),
+        (
+            {"conclusions": [{"kind": "order", "statement": "s", "better": "a", "worse": "b", "quantity": "lats"}]},
+            {"conclusions": [{"kind": "order", "statement": "s", "better": "a", "worse": "b", "quantity": "last"}]},
+        ),
+        ({"scores": {"last": {"metric": "exact_retrun"}}}, {}),
+    ],
+)
+def test_a_bad_name_is_refused_after_the_first_arm_and_mended_in_place(tmp_path, uninterrupted, bad, good):
+    with pytest.raises(LabError, match="Did you mean"):
+        rlhf_lab.compare(STUDY | bad, out=tmp_path)
+    assert [path.name for path in tmp_path.glob("arms/*")] == ["a.safetensors"]
+    touched = (tmp_path / "arms" / "a.safetensors").stat().st_mtime_ns
+    assert_same(rlhf_lab.compare(STUDY | good, out=tmp_path), uninterrupted)
+    assert (tmp_path / "arms" / "a.safetensors").stat().st_mtime_ns == touched
+
+
+def test_an_interrupted_study_has_a_report(tmp_path):
+    conclusion = {"kind": "order", "statement": "s", "better": "a", "worse": "b"}
+
+    def stop(arm: str, number: int, total: int, fraction: float) -> None:
+        if number == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rlhf_lab.compare(STUDY | {"conclusions": [conclusion]}, out=tmp_path, watch=stop)
+    page = write_report(Store(tmp_path).results(), tmp_path).read_text(encoding="utf-8")
+    assert "1 of 2 arms are not finished" in page and "arm &#39;b&#39; is not finished" in page
+
+
+def test_provenance_names_the_plugin_of_a_component_inside_another(tmp_path):
+    plugin = tmp_path / "my.py"
+    plugin.write_text(
+        "from rlhf_lab import hookimpl\n"
+        "from rlhf_lab.components import Controller\n"
+        "class Still(Controller):\n"
+        "    'Leaves the coefficient as it is.'\n"
+        "    name = 'still'\n"
+        "    def __call__(self, coefficient, observed): return coefficient\n"
+        "@hookimpl\n"
+        "def rlhf_lab_components(): return [Still]\n",
+        encoding="utf-8",
+    )
+    spec = STUDY["spec"] | {"objective": {"name": "ppo_kl", "controller": "still"}, "budget": {"iterations": 1}}
+    found = rlhf_lab.compare(STUDY | {"spec": spec}, plugins=[str(plugin)]).provenance["plugins"]
+    assert str(plugin) in [entry["name"] for entry in found]

@@ -121,6 +121,98 @@ def test_another_study_is_refused_with_what_differs(store: Store, change: dict[s
         store.open("name", STUDY | change, ABOUT)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": "another"},
+        {"description": "more"},
+        {"scores": {"last": {"metric": "return"}}},
+        {"figures": [{"kind": "curve", "y": "return"}]},
+        {"conclusions": [{"kind": "order", "statement": "s", "better": "a", "worse": "b"}]},
+    ],
+)
+def test_a_study_that_is_told_otherwise_goes_on_and_is_kept(store: Store, change: dict[str, Any]) -> None:
+    store.finish(result())
+    store.open("another name", STUDY | change, ABOUT)
+    held = store.results()
+    assert held.name == "another name" and held.study == Study.model_validate(STUDY | change)
+    assert [arm.name for arm in held.arms] == ["a"]
+
+
+def test_arms_that_begin_with_the_weights_of_others_are_another_study(store: Store) -> None:
+    store.open("name", STUDY, ABOUT)
+    with pytest.raises(LabError, match=r"holds another study \(stages differs\)"):
+        store.open("name", STUDY, ABOUT, stages=["a", "b"])
+
+
+def test_what_was_recorded_first_stays_and_what_it_went_on_with_is_added(store: Store) -> None:
+    before, after = ABOUT | {"versions": {"torch": "2.13"}}, ABOUT | {"versions": {"torch": "2.14"}}
+    store.open("name", STUDY, before)  # nothing is computed yet, so there is nothing to keep of the fixture's
+    store.finish(result())
+    assert store.open("name", STUDY, before) == before
+    assert store.open("name", STUDY, after) == before | {"resumed": [after]}
+    for again in (before, after):
+        assert store.open("name", STUDY, again) == before | {"resumed": [after]}
+    assert json.loads((store.directory / "provenance.json").read_text()) == before | {"resumed": [after]}
+
+
+def test_provenance_that_does_not_change_is_left_as_it_is(store: Store) -> None:
+    store.finish(result())
+    before = (store.directory / "provenance.json").read_text()
+    store.open("name", STUDY, ABOUT)
+    assert (store.directory / "provenance.json").read_text() == before
+
+
+def test_arms_in_another_order_are_read_in_that_order(store: Store) -> None:
+    for name in ("a", "b"):
+        store.finish(result(name))
+    store.open("name", STUDY | {"arms": {"b": {}, "a": {}}}, {"arms": ["b", "a"]})
+    assert [arm.name for arm in store.results().arms] == ["b", "a"]
+
+
+def plugin(name: str, distribution: str, **state: str) -> dict[str, Any]:
+    return ABOUT | {"plugins": [{"name": name, "distribution": distribution, **state}]}
+
+
+@pytest.mark.parametrize("begun", ["finished", "checkpoint"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (plugin("my.py", "local", sha256="1"), plugin("my.py", "local", sha256="2")),
+        (plugin("theirs:p", "theirs", version="1.0"), plugin("theirs:p", "theirs", version="1.1")),
+        (ABOUT, plugin("my.py", "local", sha256="1")),
+        (plugin("my.py", "local", sha256="1"), ABOUT),
+    ],
+)
+def test_arms_of_a_plugin_in_another_state_are_refused(
+    store: Store, before: dict[str, Any], after: dict[str, Any], begun: str
+) -> None:
+    store.open("name", STUDY, before)
+    store.finish(result()) if begun == "finished" else store.save_checkpoint("a", {}, {})
+    with pytest.raises(LabError, match=r"computed with plugin '(my.py|theirs:p)' in another state.*--out, or remove"):
+        store.open("name", STUDY, after)
+    assert json.loads((store.directory / "provenance.json").read_text()) == before
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (plugin("my.py", "local", sha256="1"), plugin("./my.py", "local", sha256="1")),  # the same file
+        (plugin("rlhf-lab:a", "rlhf-lab", version="1"), plugin("rlhf-lab:a", "rlhf-lab", version="2")),  # as torch's
+    ],
+)
+def test_a_plugin_in_the_same_state_goes_on(store: Store, before: dict[str, Any], after: dict[str, Any]) -> None:
+    store.open("name", STUDY, before)
+    store.finish(result())
+    assert store.open("name", STUDY, after) == before | {"resumed": [after]}
+
+
+def test_a_plugin_may_change_before_anything_is_computed(store: Store) -> None:
+    store.open("name", STUDY, plugin("my.py", "local", sha256="1"))
+    after = plugin("my.py", "local", sha256="2")
+    assert store.open("name", STUDY, after) == after
+
+
 def test_another_study_leaves_everything_as_it_is(store: Store) -> None:
     before = (store.directory / "study.json").read_text()
     with pytest.raises(LabError):
@@ -189,19 +281,18 @@ def test_a_full_disk_is_told_and_keeps_what_was_finished(full_disk: Path) -> Non
 
 def test_a_full_disk_is_told_for_text(full_disk: Path) -> None:
     store = Store(full_disk / "run")
-    store.make()
     with pytest.raises(LabError, match="No space left on device"):
         store.write_text(store.directory / "report.html", "x" * 100_000)
 
 
-@pytest.mark.parametrize("act", ["open", "make"])
+@pytest.mark.parametrize("act", ["open", "write"])
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, act: str) -> None:
     (tmp_path / "file").write_text("")
     store = Store(tmp_path / "file" / "run")
     with pytest.raises(
         LabError, match=rf"cannot write in {store.directory}: .*Not a directory.*choose another directory"
     ):
-        store.open("name", STUDY, ABOUT) if act == "open" else store.make()
+        store.open("name", STUDY, ABOUT) if act == "open" else store.write_text(store.directory / "report.html", "x")
 
 
 def test_a_file_where_the_directory_should_be_is_told(tmp_path: Path) -> None:

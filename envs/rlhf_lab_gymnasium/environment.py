@@ -218,8 +218,11 @@ class GymnasiumEnvironment(Environment):
             env = gymnasium.make_vec(
                 self.id, rows, vectorization_mode=self.vectorization, vector_kwargs=options, **self.kwargs
             )
-        except (gymnasium.error.Error, ImportError, TypeError) as error:
-            raise LabError(f"environment.id: Gymnasium cannot make {self.id!r}: {error}") from None
+        except Exception as error:  # an environment's own constructor may raise anything
+            told = f" with kwargs {self.kwargs}" if self.kwargs else ""
+            raise LabError(
+                f"environment.id: Gymnasium cannot make {self.id!r}{told}: {type(error).__name__}: {error}"
+            ) from None
         if not isinstance(env.metadata.get("autoreset_mode"), AutoresetMode):
             raise LabError(f"environment.id: {self.id!r} does not say its autoreset_mode; use vectorization: sync")
         return env

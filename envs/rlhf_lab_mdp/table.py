@@ -30,8 +30,11 @@ class TransitionTable(FiniteWorld):
         """Return the table as a world."""
         try:
             env = gymnasium.make(self.id, **self.kwargs)
-        except (gymnasium.error.Error, ImportError, TypeError) as error:
-            raise LabError(f"environment.id: Gymnasium cannot make {self.id!r}: {error}") from None
+        except Exception as error:  # an environment's own constructor may raise anything
+            told = f" with kwargs {self.kwargs}" if self.kwargs else ""
+            raise LabError(
+                f"environment.id: Gymnasium cannot make {self.id!r}{told}: {type(error).__name__}: {error}"
+            ) from None
         table = getattr(env.unwrapped, "P", None)
         start = getattr(env.unwrapped, "initial_state_distrib", None)
         env.close()

@@ -46,6 +46,8 @@ class _Standardiser(AdvantageNormalizer):
 
     def _standardise(self, batch: Trajectories, advantages: Advantages, labels: Tensor, groups: int) -> Advantages:
         """Standardise within groups of rows, ``labels [rows]``."""
+        if advantages.advantages.numel() == 0:
+            return advantages  # a row without steps has no smallest one to shift by
         valid = batch.valid.double()
         if self.over == "steps":
             weights, counts = valid, batch.valid

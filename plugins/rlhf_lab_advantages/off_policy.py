@@ -33,8 +33,12 @@ class VTrace(AdvantageEstimator):
 
     gamma: float = Field(default=0.99, ge=0, le=1, description="discount per step")
     lam: float = Field(default=1.0, ge=0, le=1, description="weight of longer returns")
-    rho_bar: float = Field(default=1.0, gt=0, description="cap of the weight of one error: which policy is evaluated")
-    c_bar: float = Field(default=1.0, ge=0, description="cap of the weights along the trace: how far errors travel")
+    rho_bar: float = Field(
+        default=1.0, gt=0, allow_inf_nan=True, description="cap of the weight of one error: which policy is evaluated"
+    )
+    c_bar: float = Field(
+        default=1.0, ge=0, allow_inf_nan=True, description="cap of the weights along the trace: how far errors travel"
+    )
 
     def __call__(self, batch: Trajectories) -> Advantages:
         return Advantages(*scans(batch).v_trace(batch, self.gamma, self.lam, self.rho_bar, self.c_bar))

@@ -67,10 +67,12 @@ class TotalReturn(RewardToGo):
 
     def __call__(self, batch: Trajectories) -> Advantages:
         returns = self.rewards_to_go(batch)
+        if returns.numel() == 0:
+            return Advantages(returns, returns)  # no step, hence no first step of an episode to read
         flat, valid = by_run(returns), by_run(batch.valid)
         labels, episodes = episode_labels(batch)
         steps = torch.arange(flat.shape[1], device=flat.device).expand(flat.shape)
-        first = torch.full((len(flat), episodes), max(flat.shape[1] - 1, 0), device=flat.device)
-        first.scatter_reduce_(1, labels, steps.masked_fill(~valid, steps.shape[1] - 1), "amin")
+        first = torch.full((len(flat), episodes), flat.shape[1] - 1, device=flat.device)
+        first.scatter_reduce_(1, labels, steps.masked_fill(~valid, flat.shape[1] - 1), "amin")
         totals = flat.gather(1, first).gather(1, labels) * valid
         return Advantages(totals.view_as(returns), returns)

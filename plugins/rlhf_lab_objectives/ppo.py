@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from rlhf_lab.components import Controller, PolicyObjective, Slot
@@ -41,9 +41,19 @@ class PPOClip(PolicyObjective):
     implements = "ppo_clip"
     stacked = True
     aggregations = ("token_mean", "sequence_mean", "constant")
-    clip: float = Field(default=0.2, ge=0, description="how far the ratio may pay off from 1, on either side")
-    clip_low: float | None = Field(default=None, ge=0, description="the same below 1; None = clip")
-    clip_high: float | None = Field(default=None, ge=0, description="the same above 1; None = clip")
+    clip: float = Field(
+        default=0.2, ge=0, allow_inf_nan=True, description="how far the ratio may pay off from 1, on either side"
+    )
+    clip_low: float | None = Field(default=None, ge=0, allow_inf_nan=True, description="the same below 1; None = clip")
+    clip_high: float | None = Field(default=None, ge=0, allow_inf_nan=True, description="the same above 1; None = clip")
+
+    @model_validator(mode="after")
+    def _each_side_once(self) -> Self:
+        # a saved spec names every parameter: the default beside both sides is no mistake
+        default = type(self).model_fields["clip"].default
+        if self.clip_low is not None and self.clip_high is not None and self.clip != default:
+            raise ValueError("clip: clip_low and clip_high set both sides, so nothing reads it; leave clip out")
+        return self
 
     def __call__(self, batch: PolicyBatch) -> Loss:
         low = self.clip if self.clip_low is None else self.clip_low

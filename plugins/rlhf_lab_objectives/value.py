@@ -51,7 +51,9 @@ class ClippedValue(ValueObjective):
     requires = frozenset({"old_values"})
     implements = "clipped"
     stacked = True
-    clip: float = Field(default=0.2, ge=0, description="how far a value may gain by moving from the old one")
+    clip: float = Field(
+        default=0.2, ge=0, allow_inf_nan=True, description="how far a value may gain by moving from the old one"
+    )
 
     def __call__(self, batch: ValueBatch) -> Loss:
         if batch.old_values is None:
@@ -80,7 +82,9 @@ class HuberValue(ValueObjective):
     name = "huber"
     reference = "Huber 1964"
     stacked = True
-    delta: float = Field(default=1.0, gt=0, description="error at which the loss turns from square to linear")
+    delta: float = Field(
+        default=1.0, gt=0, allow_inf_nan=True, description="error at which the loss turns from square to linear"
+    )
 
     def __call__(self, batch: ValueBatch) -> Loss:
         errors = _errors(batch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -14,6 +16,8 @@ from rlhf_lab_policies.distributions import Categorical, TabulatedCategorical
 from rlhf_lab_policies.stacked import take
 
 __all__ = ["TabularSoftmax"]
+
+_FEW_STATES: Final = 256  # up to here normalising every state costs little, even where few of them are asked for
 
 
 class TabularSoftmax(StackedPolicy):
@@ -53,9 +57,11 @@ class TabularSoftmax(StackedPolicy):
 class _TabularActor(StackedActor):
     def _distribution(self, weights: Weights, observations: Tensor, mask: Tensor | None) -> Categorical:
         logits = weights["logits"]
-        if mask is None and observations.shape[1] >= logits.shape[1]:
+        # Not by the number of rows, which grows with other runs' episodes: the two ways differ in their last bits.
+        if mask is None and logits.shape[1] <= _FEW_STATES:
             return TabulatedCategorical(logits, observations)
-        return Categorical.from_logits(take(logits, observations), mask)
+        chosen = take(logits, observations)
+        return Categorical(chosen.log_softmax(dim=-1)) if mask is None else Categorical.from_logits(chosen, mask)
 
     def _values(self, weights: Weights, observations: Tensor) -> Tensor | None:
         return weights["critic"].gather(1, observations) if "critic" in weights else None

@@ -101,7 +101,16 @@ class Online(Trainer):
         ]
         if "controller" in components and "kl" not in components:
             found.append("controller: steers kl_coef, but there is no kl; add `kl: NAME` or leave it out")
-        whole = [c for role, c in components.items() if role in ("objective", "value") and c.scope == "batch"]
+        needs = frozenset().union(*(c.needs() for c in components.values()))
+        grouped = "group_ids" in needs or any(c.scope == "group" for c in components.values())
+        if self.group_size and not grouped:
+            found.append("trainer.group_size: nothing here looks at groups; leave it out")
+        if self.running_mean_baseline and "baseline_scores" not in needs:
+            found.append("trainer.running_mean_baseline: no estimator here reads baseline_scores; leave it out")
+        if self.steps is not None and self.envs * self.steps < self.minibatches:
+            found.append(f"trainer.minibatches: {self.envs * self.steps} steps cannot be cut into {self.minibatches}")
+        losses = ("objective", "value", "aggregation")
+        whole = [c for role, c in components.items() if role in losses and c.scope == "batch"]
         if whole and self.minibatches > 1:
             found.append(f"trainer.minibatches: {whole[0].role} {whole[0].name!r} looks at the whole batch; use 1")
         return found

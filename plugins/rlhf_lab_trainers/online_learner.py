@@ -20,6 +20,7 @@ from rlhf_lab.training.step import (
     Reduction,
     as_state,
     from_state,
+    largest_output,
     make_actor,
     per_run,
     per_run_all,
@@ -29,11 +30,11 @@ from rlhf_lab.types import Loss, PolicyBatch, Trajectories, ValueBatch, clean
 if TYPE_CHECKING:
     from rlhf_lab_trainers.online import Online
 
-__all__ = ["OnlineLearner"]
+__all__ = ["Batch", "OnlineLearner"]
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """Samples and everything the losses read beside them, each ``[runs, rows, t]``."""
 
     samples: Samples
@@ -50,8 +51,8 @@ class OnlineLearner:
         self.environment = setup.environment.build(setup.runs, options.envs, setup.streams["environment"])
         if options.group_size and _starts_vary(self.environment):
             raise LabError(
-                f"trainer.group_size: episodes of environment {setup.environment.name!r} start in several states, so "
-                "consecutive ones are no group of one task; use an environment that gives group_ids, or one start"
+                f"trainer.group_size: episodes of environment {setup.environment.name!r} may start in several states, "
+                "so consecutive ones are no group of one task; use an environment that gives group_ids, or one start"
             )
         self.actor: Any = make_actor(setup, self.environment.spaces)
         self.optimizer = GuardedOptimizer(
@@ -72,15 +73,22 @@ class OnlineLearner:
         """Which runs have not diverged, ``[runs]``."""
         return self.optimizer.alive
 
-    def step(self, progress: float) -> dict[str, Tensor]:
+    def rest(self, resting: Tensor) -> None:
+        """Leave the weights and counters of these runs ``[runs]`` as they are from now on."""
+        self.optimizer.rest(resting)
+        self.meter.rest(resting)
+
+    def step(self, progress: float | Tensor) -> dict[str, Tensor]:
         """Collect, estimate, improve; return the iteration's metrics."""
-        self.optimizer.anneal(self.components["optimizer"].rate(progress))
+        if isinstance(progress, Tensor) and self.options.size.unit == "steps":
+            progress = float(progress[0])  # windows of one length: all runs are equally far
+        self.optimizer.anneal(self.components["optimizer"].rate, progress)
         samples = self.environment.collect(self.actor, self.options.size)
         metrics = self.meter.add(samples.trajectories)
-        batch, observed = self._estimate(samples)
+        batch, observed = self.estimate(samples)
         metrics |= observed
         metrics |= self._improve(batch)
-        self.optimizer.check_weights()
+        self.optimizer.check_weights(lambda: largest_output(self.actor, samples))
         if "controller" in self.components:
             self.kl_coef = _controlled(self.components["controller"], self.kl_coef, metrics["kl"], self.alive)
             metrics["kl_coef"] = self.kl_coef.clone()
@@ -89,8 +97,8 @@ class OnlineLearner:
             metrics = {name: torch.where(self.alive, value, torch.nan) for name, value in metrics.items()}
         return metrics | {"steps": self.meter.steps.clone(), "episodes": self.meter.episodes.clone()}
 
-    def _estimate(self, samples: Samples) -> tuple[_Batch, dict[str, Tensor]]:
-        """Return the batch with advantages and value targets, before any of this iteration's updates."""
+    def estimate(self, samples: Samples) -> tuple[Batch, dict[str, Tensor]]:
+        """Return the batch with advantages and value targets, before any of this iteration's updates, and metrics."""
         batch, observed = self._complete(samples)
         if batch is not samples.trajectories:
             samples = replace(samples, trajectories=batch)
@@ -98,6 +106,11 @@ class OnlineLearner:
         estimate = apply(estimator, restrict(batch, estimator))
         if normalizer is not None:
             estimate = apply(normalizer, restrict(batch, normalizer), estimate)
+        if "value" in self.components and estimate.returns is None:
+            raise LabError(
+                f"advantage {estimator.name!r} gives no value targets (returns), which value "
+                f"{self.components['value'].name!r} needs; leave `value` out, or choose another estimator"
+            )
         old = batch.log_probs if batch.target_log_probs is None else batch.target_log_probs
         steps = {
             "advantages": estimate.advantages,
@@ -110,7 +123,7 @@ class OnlineLearner:
             "old_values": batch.values,
         }
         observed["mean_advantage"] = per_run(estimate.advantages) / per_run(batch.valid)
-        return _Batch(samples, {name: x for name, x in steps.items() if x is not None}), observed
+        return Batch(samples, {name: x for name, x in steps.items() if x is not None}), observed
 
     def _complete(self, samples: Samples) -> tuple[Trajectories, dict[str, Tensor]]:
         """Return the trajectories with what the loop provides, less the KL where that enters the rewards."""
@@ -141,7 +154,7 @@ class OnlineLearner:
                 observed["kl"] = per_run(penalty) / per_run(batch.valid)
         return (replace(batch, **extra) if extra else batch), observed
 
-    def _improve(self, batch: _Batch) -> dict[str, Tensor]:
+    def _improve(self, batch: Batch) -> dict[str, Tensor]:
         """Take ``epochs x minibatches`` optimiser steps and return their metrics, averaged.
 
         A stateful loss moves on once, after the last epoch and from its metrics: before, the policy has hardly moved.
@@ -150,6 +163,9 @@ class OnlineLearner:
         for update, (samples, steps) in enumerate(self._minibatches(batch)):
             loss, metrics = self._loss(samples, steps)
             metrics["grad_norm"] = self.optimizer.step(loss)
+            if self.options.minibatches > 1:  # a run with few steps may have none in this one
+                empty = ~steps["valid"].flatten(1).any(1)
+                metrics = {name: x.masked_fill(empty, torch.nan) for name, x in metrics.items()}
             self.updates += 1
             epochs[update // self.options.minibatches].append(metrics)
         if self.loss_state:
@@ -157,7 +173,7 @@ class OnlineLearner:
             self.loss_state = {k: torch.where(self.alive, v, self.loss_state[k]) for k, v in new.items()}
         return _mean([metrics for epoch in epochs for metrics in epoch])
 
-    def _minibatches(self, batch: _Batch) -> Iterator[tuple[Samples, Mapping[str, Tensor]]]:
+    def _minibatches(self, batch: Batch) -> Iterator[tuple[Samples, Mapping[str, Tensor]]]:
         if self.options.minibatches == 1:
             for _ in range(self.options.epochs):
                 yield batch.samples, batch.steps
@@ -175,10 +191,9 @@ class OnlineLearner:
             first=self.iteration * self.options.epochs,
         )
 
-    def _loss(self, samples: Samples, steps: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted total loss of each step ``[runs, rows, t]``, and its parts summed per run, detached."""
+    def policy_loss(self, samples: Samples, steps: Mapping[str, Tensor], evaluation: Evaluation) -> Loss:
+        """Return the objective's loss of each step ``[runs, rows, t]``, before aggregation."""
         objective = self.components["objective"]
-        evaluation = self.actor.evaluate(samples)
         needs = objective.needs()
         optional: dict[str, Any] = {
             name: steps[name] for name in ("old_log_probs", "behaviour_log_probs", "ref_log_probs") if name in needs
@@ -188,39 +203,50 @@ class OnlineLearner:
         if "group_ids" in needs:
             optional["group_ids"] = samples.trajectories.group_ids
         if "uniforms" in needs:
-            shape = steps["valid"].shape[1:]
-            optional["uniforms"] = self.streams["loss"].uniforms(self.updates, *shape, dtype=evaluation.log_probs.dtype)
+            optional["uniforms"] = self._uniforms("loss", evaluation.log_probs)
         if self.loss_state:
             optional["state"] = self.loss_state
-        policy = apply(
-            objective,
-            PolicyBatch(evaluation.log_probs, steps["advantages"], steps["valid"], steps["ends"], **optional),
-        )
+        batch = PolicyBatch(evaluation.log_probs, steps["advantages"], steps["valid"], steps["ends"], **optional)
+        loss: Loss = apply(objective, batch)
+        return loss
+
+    def _loss(self, samples: Samples, steps: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted total loss of each step ``[runs, rows, t]``, and its parts summed per run, detached."""
+        evaluation = self.actor.evaluate(samples)
         reduction = Reduction(self.components["aggregation"], steps["valid"], steps["ends"])
-        loss, metrics = reduction.weigh(policy)
+        loss, metrics = reduction.weigh(self.policy_loss(samples, steps, evaluation))
         metrics["policy_loss"] = loss.detach()
         for name, weight, part in self._other_losses(evaluation, steps):
-            weighted, _ = reduction.weigh(part)
-            metrics[name] = weighted.detach()
+            weighted, observed = reduction.weigh(part)
+            metrics |= {name: weighted.detach(), **observed}
             if not isinstance(weight, float) or weight:
                 loss = loss + weight * weighted
         return loss, per_run_all(metrics)
+
+    def _uniforms(self, name: str, like: Tensor) -> Tensor:
+        """Return iid U(0,1) numbers ``[runs, rows, t]`` for this update of a random loss."""
+        return self.streams[name].uniforms(self.updates, *like.shape[1:], dtype=like.dtype)
 
     def _other_losses(self, evaluation: Evaluation, steps: Mapping[str, Tensor]) -> Iterator[tuple[str, Any, Loss]]:
         """Yield name, weight and per-step loss of value, entropy and KL, as far as they take part."""
         options = self.options
         if "value" in self.components:
             value = self.components["value"]
-            old = steps["old_values"] if "old_values" in value.needs() else None
-            values: Any = evaluation.values
-            batch = ValueBatch(values, steps["returns"], steps["valid"], steps["ends"], old_values=old)
+            needs, values = value.needs(), evaluation.values
+            assert values is not None  # the spec was refused otherwise
+            optional: dict[str, Any] = {"old_values": steps["old_values"]} if "old_values" in needs else {}
+            if "uniforms" in needs:
+                optional["uniforms"] = self._uniforms("value loss", values)
+            batch = ValueBatch(values, steps["returns"], steps["valid"], steps["ends"], **optional)
             yield "value_loss", options.value_coef, apply(value, batch)
         if evaluation.entropy is not None:
-            yield "entropy", -options.entropy_coef, Loss(evaluation.entropy.masked_fill(~steps["valid"], 0))
+            entropy = evaluation.entropy.masked_fill(~steps["valid"], 0)
+            yield "entropy", -options.entropy_coef, Loss(entropy, metrics={"entropy": entropy.detach()})
         if "kl" in self.components and options.kl_in == "loss":
             old_log_probs = steps["old_log_probs"] if options.reuses else None
             penalty = _divergence(self.components["kl"], evaluation, steps["valid"], old_log_probs)
-            yield "kl", self.kl_coef.to(penalty)[:, None, None], Loss(penalty)
+            coefficient = self.kl_coef.to(penalty)[:, None, None]
+            yield "kl", coefficient, Loss(penalty, metrics={"kl": penalty.detach()})
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all that the next iteration depends on."""
@@ -246,16 +272,18 @@ class OnlineLearner:
 
 
 def _mean(points: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of each metric over optimiser steps."""
+    """Return the mean of each metric over the optimiser steps that had data."""
     if len(points) == 1:
         return points[0]
-    return {name: torch.stack([point[name] for point in points]).mean(0) for name in points[0]}
+    return {name: torch.stack([point[name] for point in points]).nanmean(0) for name in points[0]}
 
 
 def _divergence(kl: Any, evaluation: Evaluation, valid: Tensor, old_log_probs: Tensor | None = None) -> Tensor:
     """Return the KL to the reference of each step, 0 where not valid, from actions or whole distributions."""
     names = ("action_log_probs", "ref_action_log_probs") if kl.distributions else ("log_probs", "ref_log_probs")
     mask = valid[..., None] if kl.distributions else valid
+    if getattr(evaluation, names[0]) is None:
+        raise LabError(f"kl {kl.name!r} compares whole distributions, which needs finitely many actions; use k1 to k3")
     policy, reference = (clean(getattr(evaluation, name), mask) for name in names)
     old = None if old_log_probs is None else clean(old_log_probs, valid)
     penalty: Tensor = call(kl, policy, reference, old_log_probs=old)
@@ -264,7 +292,7 @@ def _divergence(kl: Any, evaluation: Evaluation, valid: Tensor, old_log_probs: T
 
 def _starts_vary(environment: BuiltEnvironment) -> bool:
     world = environment.exact()
-    return world is not None and int((world.start > 0).sum()) > 1
+    return world is None or int((world.start > 0).sum()) > 1
 
 
 def _controlled(controller: Any, coefficient: Tensor, observed: Tensor, alive: Tensor) -> Tensor:

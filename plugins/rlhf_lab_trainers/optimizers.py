@@ -42,6 +42,10 @@ class SGD(_Torch):
     reference = "Robbins and Monro 1951"
     momentum: float = Field(default=0.0, ge=0, lt=1, description="weight of past gradients")
 
+    def remembers(self) -> bool:
+        """Return whether there is momentum."""
+        return self.momentum > 0
+
     def build(self, actor: Any) -> torch.optim.Optimizer:
         """Return torch's SGD over the actor's weights."""
         return torch.optim.SGD(self._groups(actor), lr=self.lr, momentum=self.momentum)

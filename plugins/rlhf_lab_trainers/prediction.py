@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from rlhf_lab.calling import apply, restrict
-from rlhf_lab.components import Component, Trainer
+from rlhf_lab.components import Component, Optimizer, Trainer
 from rlhf_lab.training.episodes import EpisodeMeter
 from rlhf_lab.training.protocols import Setup, Size
 from rlhf_lab.training.samples import Samples
-from rlhf_lab.training.step import GuardedOptimizer, as_state, from_state, make_actor, per_run
+from rlhf_lab.training.step import GuardedOptimizer, as_state, from_state, largest_output, make_actor, per_run
 from rlhf_lab.types import Trajectories, ValueBatch
 
 __all__ = ["Prediction", "PredictionLearner"]
@@ -35,6 +35,7 @@ class Prediction(Trainer):
     reference = "Sutton and Barto 2018, sections 7.1 (step) and 12.1 (episode)"
     uses: ClassVar[Mapping[str, bool]] = {"advantage": True, "value": True, "optimizer": True}
 
+    asks: ClassVar[frozenset[str]] = frozenset({"log_probs", "values", "next_values"})
     update: Literal["step", "episode"] = Field(default="step", description="estimate anew for each visit, or once")
     window: int | None = Field(
         default=None,
@@ -43,12 +44,23 @@ class Prediction(Trainer):
     )
 
     def problems(self, components: Mapping[str, Component]) -> list[str]:
-        """Return a window that is missing, or set where nothing reads it."""
-        if self.update == "episode":
-            return ["trainer.window: update: episode looks at whole episodes; leave it out"] if self.window else []
-        if self.window is None and "advantage" in components and not hasattr(components["advantage"], "n"):
-            return [f"trainer.window: advantage {components['advantage'].name!r} has no n; say how far a target looks"]
-        return []
+        """Return a window that is missing, or set where nothing reads it, and an optimiser with a memory.
+
+        Runs wait while another's episode goes on. An optimiser with a memory would move the weights of those that wait.
+        """
+        found = []
+        optimizer = components.get("optimizer")
+        if isinstance(optimizer, Optimizer) and optimizer.remembers():
+            found.append(
+                f"optimizer: {optimizer.name!r} moves weights by earlier gradients, also those of a run that waits for "
+                "another's longer episode; prediction needs one without memory: sgd with momentum 0"
+            )
+        if self.update == "episode" and self.window:
+            found.append("trainer.window: update: episode looks at whole episodes; leave it out")
+        advantage = components.get("advantage")
+        if self.update == "step" and self.window is None and advantage is not None and not hasattr(advantage, "n"):
+            found.append(f"trainer.window: advantage {advantage.name!r} has no n; say how far a target looks")
+        return found
 
     def build(self, setup: Setup) -> PredictionLearner:
         """Return the loop, ready for its first episode."""
@@ -74,9 +86,14 @@ class PredictionLearner:
         """Which runs have not diverged, ``[runs]``."""
         return self.optimizer.alive
 
-    def step(self, progress: float) -> dict[str, Tensor]:
+    def rest(self, resting: Tensor) -> None:
+        """Leave the weights and counters of these runs ``[runs]`` as they are from now on."""
+        self.optimizer.rest(resting)
+        self.meter.rest(resting)
+
+    def step(self, progress: float | Tensor) -> dict[str, Tensor]:
         """Play one episode per run and learn from each visit in order."""
-        self.optimizer.anneal(self.components["optimizer"].rate(progress))
+        self.optimizer.anneal(self.components["optimizer"].rate, progress)
         samples = self.environment.collect(self.actor, Size(1, "episodes"))
         batch, observations = samples.trajectories, samples.inputs["observations"]
         metrics = self.meter.add(batch)
@@ -90,7 +107,7 @@ class PredictionLearner:
             total = per_run(loss.values.masked_fill(~valid, 0))
             self.optimizer.step(total)
             losses += total.detach()
-        self.optimizer.check_weights()
+        self.optimizer.check_weights(lambda: largest_output(self.actor, samples))
         self.iteration += 1
         metrics["value_loss"] = losses / per_run(batch.valid)
         metrics = {name: torch.where(self.alive, value, torch.nan) for name, value in metrics.items()}
@@ -107,7 +124,7 @@ class PredictionLearner:
         cut = slice(t, stop)
         observations = samples.inputs["observations"][:, :, t : None if stop is None else stop + 1]
         with torch.no_grad():
-            current = self.actor.values(observations.flatten(1)).view(observations.shape)
+            current = self.actor.values(observations.flatten(1, 2)).view(observations.shape[:3])
         values = current[..., : batch.rewards[..., cut].shape[-1]]
         stored: Any = batch.next_values
         ahead = torch.cat([current[..., 1:], stored[..., cut][..., current.shape[-1] - 1 :]], dim=-1)

@@ -12,12 +12,12 @@ from typing import Any, Final
 import torch
 from pydantic import ValidationError
 
-from rlhf_lab.errors import LabError, describe, did_you_mean
+from rlhf_lab.errors import LabError, describe, did_you_mean, located
 from rlhf_lab.registry import Registry, load_plugins
 from rlhf_lab.spec import Positions, load_yaml
 from rlhf_lab.study.plan import Plan, make_plan
 from rlhf_lab.study.provenance import provenance
-from rlhf_lab.study.results import ArmResult, Results, scored
+from rlhf_lab.study.results import ArmResult, Results, scored, study_to_plain
 from rlhf_lab.study.schema import Study
 from rlhf_lab.study.store import Store
 from rlhf_lab.study.workers import run_arms
@@ -49,7 +49,9 @@ def compare(
     arms side by side, with the same numbers (None: one per core where that saves time). With ``chain`` each arm
     begins with the weights of the one before.
 
-    Raises ``LabError`` for a bad study, before anything runs.
+    Raises ``LabError`` for a bad study, and where ``out`` holds another one or what an edited plugin computed before,
+    all before anything runs. A metric that nothing records is refused after the first arm; mend its name, and the arms
+    that are finished stay.
     """
     plugins = tuple(plugins)
     registry = registry or load_plugins(plugins)
@@ -59,11 +61,11 @@ def compare(
     elif not isinstance(study, Study):
         study = make_study(study, where or {})
     plan = make_plan(study, registry, where)
-    about = provenance(registry, plan.names, study.seed_list)
+    about = provenance(registry, plan.components, plan.names, study.seed_list)
     store = None
     if out is not None:
         store = Store(Path(out))
-        store.open(name, study.model_dump(mode="json"), about)
+        about = store.open(name, study_to_plain(study), about, stages=plan.names if chain else ())
     if workers is None or workers > 1:
         if store is None or chain or not all(isinstance(plugin, str) for plugin in plugins):
             raise LabError("workers: need a run directory (out=) and plugins given by name, and cannot run a chain")
@@ -132,15 +134,24 @@ def run(
         name = Path(spec).stem
         spec, where = load_yaml(Path(spec))
     common = dict(spec)
-    stages = common.pop("stages", {name: {}})
-    study = make_study({"title": name, "spec": common, "arms": stages, "seeds": [seed]}, where or {})
-    located = {
+    stages = _stages(common.pop("stages", {name: {}}), where or {})
+    places = {
         ("arms", *path[1:]) if path[:1] == ("stages",) else ("spec", *path): place
         for path, place in (where or {}).items()
     }
-    return compare(
-        study, plugins=plugins, out=out, registry=registry, name=name, where=located, chain=True, watch=watch
-    )
+    study = make_study({"title": name, "spec": common, "arms": stages, "seeds": [seed]}, places)
+    return compare(study, plugins=plugins, out=out, registry=registry, name=name, where=places, chain=True, watch=watch)
+
+
+def _stages(stages: Any, where: Positions) -> Mapping[str, Any]:
+    """Refuse stages that are none here, where they still have that name: a chain runs as the arms of a study."""
+    if not isinstance(stages, Mapping) or not stages:
+        raise LabError(located(f"stages: expected {{name: overrides, ...}}, found {stages!r}", ("stages",), where))
+    for name, overrides in stages.items():
+        if not isinstance(overrides, Mapping):
+            message = f"stages.{name}: expected a mapping of overrides, found {overrides!r}"
+            raise LabError(located(message, ("stages", str(name)), where))
+    return stages
 
 
 def find_study(study: str | Path, registry: Registry) -> tuple[str, dict[str, Any], Positions]:

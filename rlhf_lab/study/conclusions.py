@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.study import bootstrap, statistics, verdicts
-from rlhf_lab.study.results import Results, matches
-from rlhf_lab.study.schema import Best, Conclusion, Level, Order, Study
+from rlhf_lab.study.results import ArmResult, Results, matches, scored, selected
+from rlhf_lab.study.schema import Best, Conclusion, Figure, Level, Order, Study
 from rlhf_lab.study.verdicts import FEWEST, Finding
 
-__all__ = ["Finding", "check_names", "evaluate"]
+__all__ = ["Finding", "check_names", "check_quantities", "evaluate"]
 
 
 def check_names(study: Study, arms: Sequence[str]) -> None:
@@ -27,13 +27,41 @@ def check_names(study: Study, arms: Sequence[str]) -> None:
             _check_pattern(f"figure {number}", pattern, arms)
 
 
+def check_quantities(study: Study, arm: ArmResult, arms: Sequence[str]) -> None:
+    """Raise ``LabError`` where a conclusion or figure asks for what ``arm`` shows to be unknown; for use while it runs.
+
+    Scores and exact quantities are the same for all ``arms``. A metric may be recorded by some only, so a curve is
+    checked with the first arm that it shows.
+    """
+    known = Results("", scored(study, [arm]), (arm,), {})
+    for conclusion in study.conclusions:
+        verdicts.quantity_of(known, conclusion)
+        if isinstance(conclusion, Order | Best):
+            verdicts.direction_of(known, conclusion)
+    quantities = [*known.study.scores, *arm.exact]
+    for number, figure in enumerate(study.figures, 1):
+        if figure.kind == "curve" and [arm.name] == selected(arms, figure.arms)[:1]:
+            _check_curve(f"figure {number}", figure, arm)
+        for name in {"curve": (), "sweep": (figure.y,), "frontier": (figure.x, figure.y)}[figure.kind]:
+            if name not in quantities:
+                raise LabError(
+                    f"figure {number} shows {name!r}, which is neither a score nor an exact quantity. "
+                    f"{did_you_mean(name, quantities)}"
+                )
+
+
 def evaluate(results: Results) -> list[Finding]:
-    """Judge every conclusion of the study, in its order; each kind's rule stands with its function in ``verdicts``."""
-    check_names(results.study, [arm.name for arm in results.arms])
+    """Judge every conclusion of the study, in its order; each kind's rule stands with its function in ``verdicts``.
+
+    A conclusion about an arm that an interrupted study still lacks is undecided.
+    """
+    check_names(results.study, results.names)
     levels = _order_levels(results)
     findings = []
     for number, conclusion in enumerate(results.study.conclusions):
-        if isinstance(conclusion, Order):
+        if lacking := _lacking(results, conclusion):
+            findings.append(verdicts.unfinished(results, conclusion, lacking[0]))
+        elif isinstance(conclusion, Order):
             findings.append(verdicts.order(results, conclusion, levels.get(number, (False, 0.05))))
         elif isinstance(conclusion, Level):
             findings.append(verdicts.level(results, conclusion))
@@ -49,6 +77,10 @@ def _order_levels(results: Results) -> dict[int, tuple[bool, float]]:
     numbers, p_values = [], []
     for number, conclusion in enumerate(results.study.conclusions):
         if not isinstance(conclusion, Order):
+            continue
+        if _lacking(results, conclusion):
+            numbers.append(number)
+            p_values.append(1.0)  # it will take part: the others' levels are not to loosen while it is missing
             continue
         quantity = verdicts.quantity_of(results, conclusion)
         if verdicts.is_exact(results, quantity):
@@ -68,6 +100,22 @@ def _names(conclusion: Conclusion) -> tuple[list[str], list[str]]:
     if isinstance(conclusion, Best):
         return [], [*conclusion.among, conclusion.expected]
     return [conclusion.arm], []
+
+
+def _lacking(results: Results, conclusion: Conclusion) -> list[str]:
+    """Return the arms that a conclusion needs and an interrupted study still lacks."""
+    named, _ = _names(conclusion)
+    needed = selected(results.names, conclusion.among) if isinstance(conclusion, Best) else named
+    return [name for name in results.unfinished if name in needed]
+
+
+def _check_curve(where: str, figure: Figure, arm: ArmResult) -> None:
+    hint = f"A curve's first arm must have it; where only others do, leave this one out: arms: ['!{arm.name}']"
+    for name, known in ((figure.y, arm.curves), (figure.x, arm.x)):
+        if name not in known:
+            raise LabError(
+                f"{where} shows {name!r}, which arm {arm.name!r} does not record. {did_you_mean(name, known)} {hint}"
+            )
 
 
 def _check_pattern(where: str, pattern: str, arms: Sequence[str]) -> None:

@@ -1,20 +1,24 @@
-"""Changing a study from the command line, without YAML: ``--arm``, ``--set``, ``--seeds``; and printing it."""
+"""Changing a study from the command line, without YAML: ``--arm``, ``--set``, ``--seeds``; and printing it.
+
+What was typed is not in the file: ``study_places`` and ``spec_places`` say so to whoever has to complain about it.
+"""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry
-from rlhf_lab.study.arms import assign, merge, parse_assignment
+from rlhf_lab.study.arms import assign, flatten, merge, parse_assignment
 from rlhf_lab.study.schema import Study
+from rlhf_lab.yaml_file import Positions
 
-__all__ = ["apply_settings", "edit_study", "study_yaml"]
+__all__ = ["apply_settings", "edit_study", "spec_places", "study_places", "study_yaml"]
 
 
 def edit_study(
@@ -27,7 +31,10 @@ def edit_study(
     """
     edited = copy.deepcopy(dict(data))
     for text in arms:
-        role, component = _component(text, registry)
+        try:
+            role, component = _component(text, registry)
+        except LabError as error:
+            raise LabError(f"--arm {text}: {error}") from None
         present = edited.setdefault("arms", {"base": {}})
         if not isinstance(present, dict):
             raise LabError(f"--arm {text}: the study's arms are {present!r}, expected a mapping")
@@ -35,11 +42,11 @@ def edit_study(
             raise LabError(f"--arm {text}: the study has an arm of that name already")
         present[text] = {role: component}
     for text in settings:
-        path, value = parse_assignment(text)
         before = copy.deepcopy(edited)
-        assign(edited, path if path.split(".")[0] in Study.model_fields else f"spec.{path}", value)
+        path = _set(edited, text, _study_path)
         if edited != before and _specs(edited) == _specs(before):
-            raise LabError(f"--set {text}: changes nothing, because every arm has its own {path.split('.')[0]}")
+            part = path.removeprefix("spec.").partition(".")[0]
+            raise LabError(f"--set {text}: changes nothing, because every arm has its own {part}")
     if seeds is not None:
         edited["seeds"] = seeds
     return edited
@@ -58,8 +65,33 @@ def apply_settings(spec: Mapping[str, Any], settings: list[str]) -> dict[str, An
     """Return the spec with each ``a.b=v`` applied."""
     edited = copy.deepcopy(dict(spec))
     for text in settings:
-        assign(edited, *parse_assignment(text))
+        _set(edited, text)
     return edited
+
+
+def study_places(
+    where: Positions, edited: Mapping[str, Any], *, arms: list[str], settings: list[str], seeds: int | None
+) -> Positions:
+    """Return where each key of the edited study stands: in the file, or in the option by which it was given."""
+    places = dict(where)
+    present = edited["arms"] if isinstance(edited.get("arms"), Mapping) else {}
+    for text in arms:
+        added = present.get(text)  # a setting may have made anything of it
+        for path in flatten(added) if isinstance(added, Mapping) else ():
+            places["arms", text, *path.split(".")] = f"--arm {text}"
+    for text in settings:
+        _replace(places, _study_path(parse_assignment(text)[0]), f"--set {text}")
+    if seeds is not None:
+        _replace(places, "seeds", f"--seeds {seeds}")
+    return places
+
+
+def spec_places(where: Positions, settings: list[str]) -> Positions:
+    """Return where each key of the spec stands after ``apply_settings``; as ``study_places``."""
+    places = dict(where)
+    for text in settings:
+        _replace(places, parse_assignment(text)[0], f"--set {text}")
+    return places
 
 
 def study_yaml(data: Mapping[str, Any]) -> str:
@@ -68,6 +100,31 @@ def study_yaml(data: Mapping[str, Any]) -> str:
     head = f"# yaml-language-server: $schema={schema}\n# made by: rlhf-lab schema > {schema}\n"
     body: str = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=120)
     return head + body
+
+
+def _study_path(path: str) -> str:
+    """Return where in the study a setting's path leads."""
+    return path if path.split(".")[0] in Study.model_fields else f"spec.{path}"
+
+
+def _set(data: dict[str, Any], text: str, full: Callable[[str], str] = str) -> str:
+    """Apply the setting and return its path."""
+    try:
+        path, value = parse_assignment(text)
+        assign(data, full(path), value)
+    except LabError as error:
+        raise LabError(f"--set {text}: {error}") from None
+    return full(path)
+
+
+def _replace(places: dict[tuple[str, ...], str], path: str, option: str) -> None:
+    """Let the path, and all that the file has below it, stand in the option."""
+    keys = tuple(path.split("."))
+    for key in [key for key in places if key[: len(keys)] == keys]:
+        del places[key]
+    places[keys] = option
+    if keys[-1] == "name":
+        places[keys[:-1]] = option  # a name that nobody has is complained about where the component stands
 
 
 def _component(text: str, registry: Registry) -> tuple[str, dict[str, Any]]:

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlhf_lab.calling import apply, restrict
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.spec import RunSpec
-from rlhf_lab.training.protocols import Learner, Size
+from rlhf_lab.training.protocols import Learner
 from rlhf_lab.training.step import Reduction, per_run
-from rlhf_lab.types import PolicyBatch, clean
+from rlhf_lab.types import clean
 from rlhf_lab.worlds.estimator_error import estimator_error, gradient_error
-from rlhf_lab.worlds.protocol import ExactWorld
+from rlhf_lab.worlds.protocol import ExactWorld, open_actions
 from rlhf_lab.worlds.tabular import TabularMDP
 
-__all__ = ["ALONG", "STATIC", "along", "exact_quantities", "first_update", "references"]
+__all__ = ["ALONG", "STATIC", "along", "exact_quantities", "first_update", "gap", "references"]
 
 ALONG = frozenset({"learning_curve", "regret", "value_error", "optimal_action"})
 STATIC = frozenset({"estimator_error", "gradient_error"})
 
 
-def along(
-    measures: frozenset[str], learner: Learner, previous: Mapping[str, Tensor], iterations: int
-) -> dict[str, Tensor]:
-    """Return exact quantities of the learner's present policy and critic, ``[runs]`` each.
-
-    ``previous`` is the last recorded point and ``iterations`` how many lie between: what is summed goes on from there.
-    """
+def along(measures: frozenset[str], learner: Learner) -> dict[str, Tensor]:
+    """Return exact quantities of the learner's present policy and critic, ``[runs]`` each."""
     world = learner.environment.exact()
     if world is None:
         needing = sorted(measures - {"learning_curve"})
@@ -44,11 +37,7 @@ def along(
     policy = policy_table(learner.actor, world)
     found: dict[str, Tensor] = {}
     if measures & {"learning_curve", "regret"}:
-        value = world.expected_return(policy)
-        found["exact_return"] = value
-        if "regret" in measures:
-            gap = world.optimal_return() - value
-            found["regret"] = previous.get("regret", torch.zeros_like(gap)) + iterations * gap
+        found["exact_return"] = world.expected_return(policy)
     if "value_error" in measures:
         found["value_error"] = _value_error(learner.actor, world, policy)
     if "optimal_action" in measures:
@@ -56,6 +45,14 @@ def along(
         optimal = (best >= best.amax(-1, keepdim=True) - 1e-9).to(policy)
         found["optimal_action"] = (world.start * (policy * optimal).sum(-1)).sum(-1)
     return found
+
+
+def gap(learner: Learner) -> Tensor:
+    """Return ``[runs]``: how much less than the optimum the present policy returns."""
+    world = learner.environment.exact()
+    if world is None:
+        raise LabError("measure: regret needs a world whose exact values are known; this environment has none")
+    return world.optimal_return() - world.expected_return(policy_table(learner.actor, world))
 
 
 def references(learner: Learner) -> dict[str, dict[str, float]]:
@@ -74,22 +71,30 @@ def _runs(actor: Any) -> int:
 def policy_table(actor: Any, world: ExactWorld) -> Tensor:
     """Return the policy as probabilities ``[runs, states, actions]`` in float64."""
     states = torch.arange(len(world.terminal)).expand(_runs(actor), -1)
-    mask = None if world.legal is None else world.legal.expand(_runs(actor), -1, -1)
+    legal = open_actions(world)
+    mask = None if legal is None else legal.expand(_runs(actor), -1, -1)
     with torch.no_grad():
         table = actor.action_log_probs(states, mask).double().exp()
     probabilities: Tensor = table / table.sum(-1, keepdim=True)
     return probabilities
 
 
-def exact_quantities(measures: frozenset[str], spec: RunSpec) -> dict[str, float]:
-    """Return the exact error of the spec's estimator, and of its gradient, at the initial policy. No sampling."""
-    streams = Streams([0])
+def exact_quantities(measures: frozenset[str], spec: RunSpec, seed: int) -> dict[str, float]:
+    """Return the exact error of the spec's estimator, and of its gradient, at the initial policy. No sampling.
+
+    Where worlds or initial policies differ by seed, they are those of ``seed``.
+    """
+    streams = Streams([seed])
     environment = spec.environment.build(1, 1, streams["environment"])
     world = environment.exact()
     if world is None:
         raise LabError(f"environment {spec.environment.name!r} has no exact world, so no exact error can be computed")
     if spec.advantage is None:
         raise LabError("estimator_error and gradient_error need an advantage; add `advantage: NAME` to the spec")
+    if spec.advantage.scope == "group" and spec.exact.samples < 2:
+        raise LabError(
+            f"exact.samples: advantage {spec.advantage.name!r} compares the episodes of a group; give 2 or more"
+        )
     actor = spec.policy.build(environment.spaces, 1, streams["policy"])
     world = _first_run(world)
     policy = policy_table(actor, world)[0]
@@ -131,28 +136,23 @@ def exact_quantities(measures: frozenset[str], spec: RunSpec) -> dict[str, float
     return found
 
 
-def first_update(learner: Learner, spec: RunSpec) -> dict[str, Tensor]:
+def first_update(learner: Any) -> dict[str, Tensor]:
     """Return the first update's loss and gradient on one batch, beside the score-function gradient; ``[runs]`` each.
 
     ``loss_plus_mean_advantage`` is 0 where the loss is minus the mean advantage; ``gradient_difference`` is the
     distance to the gradient of -mean(A log pi), relative to that gradient's norm.
     """
-    size = getattr(spec.trainer, "size", None)
-    if spec.advantage is None or spec.objective is None or spec.aggregation is None or not isinstance(size, Size):
-        raise LabError("measure: first_update needs a trainer that collects batches for an objective, such as online")
-    samples = learner.environment.collect(learner.actor, size)
-    batch = samples.trajectories
-    estimate = apply(spec.advantage, restrict(batch, spec.advantage))
-    if spec.normalizer is not None:
-        estimate = apply(spec.normalizer, restrict(batch, spec.normalizer), estimate)
-    ends = batch.terminated | batch.truncated
-    count = per_run(batch.valid)
-    mean = per_run(estimate.advantages) / count
-    log_probs = learner.actor.evaluate(samples).log_probs
-    old: dict[str, Any] = {"old_log_probs": batch.log_probs} if "old_log_probs" in spec.objective.needs() else {}
-    policy_batch = PolicyBatch(log_probs, estimate.advantages, batch.valid, ends, **old)
-    loss, _ = Reduction(spec.aggregation, batch.valid, ends)(apply(spec.objective, policy_batch))
-    score = -per_run(estimate.advantages * clean(log_probs, batch.valid)) / count
+    if not hasattr(learner, "policy_loss"):
+        raise LabError("measure: first_update needs a trainer with a policy objective, such as online")
+    batch, _ = learner.estimate(learner.environment.collect(learner.actor, learner.options.size))
+    steps = batch.steps
+    valid, advantages = steps["valid"], steps["advantages"]
+    count = per_run(valid)
+    mean = per_run(advantages) / count
+    evaluation = learner.actor.evaluate(batch.samples)
+    reduction = Reduction(learner.components["aggregation"], valid, steps["ends"])
+    loss, _ = reduction(learner.policy_loss(batch.samples, steps, evaluation))
+    score = -per_run(advantages * clean(evaluation.log_probs, valid)) / count
     gradient, reference = (_gradient(learner.actor, x) for x in (loss, score))
     norm = reference.norm(dim=1)
     return {
@@ -187,8 +187,13 @@ def _value_error(actor: Any, world: ExactWorld, policy: Tensor) -> Tensor:
         values: Tensor | None = actor.values(states)
     if values is None:
         raise LabError("measure: value_error needs a policy with a critic; set policy.critic: true")
-    error = (values.double() - world.state_values(policy))[:, ~world.terminal]
+    error = (values.double() - world.state_values(policy))[:, _reachable(world)]
     return error.square().mean(-1).sqrt()
+
+
+def _reachable(world: ExactWorld) -> Tensor:
+    """Return which states an episode can visit, bool ``[s]``, terminal ones left out."""
+    return world.occupancy(world.uniform_policy(), discounted=False).reshape(-1, len(world.terminal)).amax(0) > 0
 
 
 def _pattern(world: ExactWorld, values: Tensor) -> Tensor:
@@ -201,7 +206,8 @@ def _pattern(world: ExactWorld, values: Tensor) -> Tensor:
 def _jacobian(actor: Any, world: ExactWorld) -> Tensor:
     """Return ``[states, actions, parameters]``: the gradient of each log-probability."""
     states = torch.arange(len(world.terminal))[None]
-    mask = None if world.legal is None else world.legal[None]
+    legal = open_actions(world)
+    mask = None if legal is None else legal[None]
     log_probs = actor.action_log_probs(states, mask)[0]
     parameters = list(actor.parameters())
     rows = []

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from pydantic import BaseModel
 
+from rlhf_lab.components import Component
 from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry
 from rlhf_lab.spec import Positions, RunSpec, make_spec
 from rlhf_lab.study import measures
 from rlhf_lab.study.arms import Arm, expand
-from rlhf_lab.study.conclusions import check_names
+from rlhf_lab.study.conclusions import check_names, check_quantities
 from rlhf_lab.study.results import ArmResult
-from rlhf_lab.study.runner import run_arm
+from rlhf_lab.study.runner import probe, run_arm, told
 from rlhf_lab.study.schema import Study
 from rlhf_lab.study.store import Store
 
@@ -35,6 +37,11 @@ class Plan:
     def names(self) -> list[str]:
         """The names of the arms."""
         return [arm.name for arm in self.arms]
+
+    @property
+    def components(self) -> set[type[Component]]:
+        """The classes of all components that the arms use."""
+        return {component for spec, _ in self.specs for component in _components(spec)}
 
     def run(
         self,
@@ -63,6 +70,7 @@ class Plan:
             )
         for score in self.study.scores.values() if result.curves else ():
             result.score(score)  # a score that names no metric is refused after the first arm, not after the last
+        check_quantities(self.study, result, self.names)
         return result
 
 
@@ -73,6 +81,9 @@ def make_plan(study: Study, registry: Registry, where: Positions | None = None) 
     specs = [_spec(arm, study, registry, where or {}) for arm in arms]
     if set(study.measure) - measures.STATIC and any(spec.trainer is None for spec, _ in specs):
         raise LabError("spec.trainer: what the study measures needs one; add `trainer: NAME`")
+    for arm, (spec, _) in zip(arms, specs, strict=True):
+        with told(arm.name, registry):
+            probe(spec, frozenset(study.measure), study.seed_list[0])
     return Plan(study, registry, tuple(arms), tuple(specs))
 
 
@@ -86,6 +97,16 @@ def _spec(arm: Arm, study: Study, registry: Registry, where: Positions) -> tuple
     except LabError as error:
         alone = len(study.arms) == 1 and not study.grid
         raise LabError(str(error) if alone else f"arm {arm.name!r}:\n{error}") from None
+
+
+def _components(value: object) -> Iterator[type[Component]]:
+    """Find the classes of a spec's components, and of those that these hold."""
+    if isinstance(value, Component):
+        yield type(value)
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        yield from _components(inner)
 
 
 @contextmanager

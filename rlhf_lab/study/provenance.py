@@ -1,22 +1,34 @@
-"""What a result depends on besides its spec: versions, plugins, hardware."""
+"""What a result depends on besides its spec: versions, plugins, hardware. Free of torch, as is all that a report needs.
+
+A study that goes on under another provenance keeps the earlier one, and lists the later ones under ``resumed``.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 import platform
+from collections.abc import Iterable, Mapping
 from importlib import metadata
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from rlhf_lab.registry import Registry
+if TYPE_CHECKING:
+    from rlhf_lab.components import Component
+    from rlhf_lab.registry import Registry
 
-__all__ = ["provenance"]
+__all__ = ["changed_plugin", "provenance", "resumed"]
 
 PACKAGES: Final = ("rlhf-lab", "torch", "numpy", "numba", "gymnasium", "pydantic", "pluggy")
+LOCAL: Final = "local"  # what the registry calls the distribution of a plugin that is not installed
 
 
-def provenance(registry: Registry, arms: list[str], seeds: list[int]) -> dict[str, Any]:
-    """Return versions, plugin sources, hardware, arms and seeds as JSON data."""
-    sources = sorted({registry.origin(component).source for component in registry.components()})
+def provenance(
+    registry: Registry, components: Iterable[type[Component]], arms: list[str], seeds: list[int]
+) -> dict[str, Any]:
+    """Return versions, the plugins that ``components`` come from, hardware, arms and seeds as JSON data."""
+    plugins = {tuple(_plugin(registry, component).items()) for component in components}
     return {
         "arms": arms,
         "seeds": seeds,
@@ -25,9 +37,59 @@ def provenance(registry: Registry, arms: list[str], seeds: list[int]) -> dict[st
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "plugins": sources,
+        "plugins": [dict(plugin) for plugin in sorted(plugins)],
         "not_loaded": [f"{broken.source}: {broken.reason}" for broken in registry.broken],
     }
+
+
+def changed_plugin(held: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return the name of a plugin whose code is not what it was, if there is one."""
+    before, after = _states(held), _states(now)
+    changed = [after[state] for state in after if state not in before]
+    changed += [before[state] for state in before if state not in after]
+    return next(iter(changed), None)
+
+
+def resumed(held: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the provenance of what was computed under ``held`` and of what is still to come."""
+    earlier = {key: value for key, value in held.items() if key != "resumed"}
+    earlier["arms"] = now["arms"]  # the same arms; their order may have been mended
+    later = held.get("resumed", [])
+    later = later if now in [earlier, *later] else [*later, now]
+    return earlier | ({"resumed": later} if later else {})
+
+
+def _states(provenance: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """Return the plugins' names by what tells their code apart, so that a file may be named by another path.
+
+    Ours are left out: their version is rlhf-lab's own, which may differ as torch's may.
+    """
+    plugins = [plugin for plugin in provenance.get("plugins", ()) if isinstance(plugin, dict)]
+    return {
+        (plugin["distribution"], plugin.get("sha256") or plugin["version"]): plugin["name"]
+        for plugin in plugins
+        if plugin["distribution"] != "rlhf-lab"
+    }
+
+
+def _plugin(registry: Registry, component: type[Component]) -> dict[str, str]:
+    """Return what tells two states of a component's plugin apart: a distribution's version, or a loose file's content.
+
+    A component may be of no plugin, where a study in Python holds the object itself; then its module counts as one.
+    """
+    try:
+        origin = registry.origin(component)
+    except LookupError:
+        return {"name": component.__module__, "distribution": LOCAL, "sha256": _digest(component)}
+    known = {"name": origin.source, "distribution": origin.distribution}
+    return known | ({"sha256": _digest(component)} if origin.distribution == LOCAL else {"version": origin.version})
+
+
+def _digest(component: type[Component]) -> str:
+    try:
+        return hashlib.sha256(Path(inspect.getfile(component)).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # a class that was typed into a notebook has no file
+        return "unknown"
 
 
 def _processor() -> str:

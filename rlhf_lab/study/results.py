@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -16,7 +16,7 @@ from rlhf_lab.study.schema import Score, Study
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ArmResult", "Array", "Results", "matches", "scored"]
+__all__ = ["ArmResult", "Array", "Results", "matches", "scored", "selected", "shared_scores", "study_to_plain"]
 
 Array = npt.NDArray[np.float64]
 
@@ -81,6 +81,28 @@ def matches(name: str, patterns: list[str]) -> bool:
     return any(fnmatchcase(name, pattern) or name == pattern for pattern in patterns)
 
 
+def selected(names: Iterable[str], patterns: list[str]) -> list[str]:
+    """Return the names that match a shell pattern, and none that begins with ``!``, in their order."""
+    wanted = [p for p in patterns if not p.startswith("!")] or ["*"]
+    unwanted = [p[1:] for p in patterns if p.startswith("!")]
+    return [name for name in names if matches(name, wanted) and not matches(name, unwanted)]
+
+
+def shared_scores(arms: Sequence[ArmResult], score_of: Callable[[ArmResult], Array]) -> list[Array]:
+    """Return each arm's scores on the seeds that all of them have, in one order, so that they can be paired."""
+    shared = sorted(set.intersection(*(set(arm.seeds) for arm in arms)))
+    return [score_of(arm)[[arm.seeds.index(seed) for seed in shared]] for arm in arms]
+
+
+def study_to_plain(study: Study) -> dict[str, Any]:
+    """Return the study as JSON data that reads back as the same study.
+
+    Figures that were left out stay out: they mean the usual one, an empty list means none.
+    """
+    left_out = {"figures"} - study.model_fields_set
+    return study.model_dump(mode="json", exclude=left_out)
+
+
 @dataclass(frozen=True)
 class Results:
     """All arms of a study with their provenance."""
@@ -92,6 +114,17 @@ class Results:
     warnings: tuple[str, ...] = ()
     directory: str = ""
 
+    @property
+    def names(self) -> list[str]:
+        """All arms of the study: those that are finished, and those that an interrupted study still lacks."""
+        return list(self.provenance.get("arms") or (arm.name for arm in self.arms))
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The arms that an interrupted study still lacks."""
+        finished = {arm.name for arm in self.arms}
+        return [name for name in self.names if name not in finished]
+
     def arm(self, name: str) -> ArmResult:
         """Return the arm called ``name``."""
         for arm in self.arms:
@@ -101,9 +134,8 @@ class Results:
 
     def matching(self, patterns: list[str]) -> list[ArmResult]:
         """Return the arms whose name matches a shell pattern, and none that begins with ``!``, in the study's order."""
-        wanted = [p for p in patterns if not p.startswith("!")] or ["*"]
-        unwanted = [p[1:] for p in patterns if p.startswith("!")]
-        return [arm for arm in self.arms if matches(arm.name, wanted) and not matches(arm.name, unwanted)]
+        names = set(selected((arm.name for arm in self.arms), patterns))
+        return [arm for arm in self.arms if arm.name in names]
 
     def quantity(self, arm: ArmResult, name: str) -> Array:
         """Return a score (``[seeds]``) or an exact quantity (``[1]``) of an arm by its name."""

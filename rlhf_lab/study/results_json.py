@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.study.conclusions import Finding, evaluate
-from rlhf_lab.study.results import ArmResult, Array, Results
+from rlhf_lab.study.results import ArmResult, Array, Results, study_to_plain
 from rlhf_lab.study.schema import Study
 
 __all__ = ["results_from_json", "results_to_json"]
@@ -36,7 +36,7 @@ def results_to_json(results: Results, findings: list[Finding] | None = None) -> 
             ],
             "warnings": list(results.warnings),
             "provenance": _plain(results.provenance),
-            "study": _plain(results.study.model_dump(mode="json")),
+            "study": _plain(study_to_plain(results.study)),
             "arms": [_arm_to_plain(arm) for arm in results.arms],
         },
         allow_nan=False,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -24,8 +25,9 @@ from rlhf_lab.study.results import ArmResult, Array
 from rlhf_lab.study.store import Store, fingerprint
 from rlhf_lab.training.protocols import Learner, Setup
 from rlhf_lab.types import BatchError
+from rlhf_lab.worlds.protocol import WorldError
 
-__all__ = ["run_arm", "start"]
+__all__ = ["probe", "run_arm", "start", "told"]
 
 CHECKPOINT_SECONDS: Final = 5.0
 Progress = Callable[[float], None]
@@ -37,6 +39,30 @@ def start(spec: RunSpec, seeds: list[int], parameters: Mapping[str, Tensor] | No
         raise LabError("trainer: the spec has none; add `trainer: NAME`")
     setup = Setup(spec.environment, spec.policy, spec.components, Streams(seeds), parameters or {})
     return spec.trainer.build(setup)
+
+
+@contextmanager
+def told(arm: str, registry: Registry) -> Iterator[None]:
+    """Turn what a user can mend into a ``LabError`` with the arm's name: bad data, too much of it, a plugin's error."""
+    try:
+        yield
+    except (BatchError, LabError, WorldError) as error:
+        raise LabError(f"arm {arm!r}: {error}") from None
+    except MemoryError as error:
+        raise LabError(f"arm {arm!r}: does not fit into memory ({error}); ask for fewer seeds or steps") from None
+    except Exception as error:
+        blamed = registry.blame(error)
+        if blamed is None:
+            raise
+        raise LabError(f"arm {arm!r}: {blamed}") from error
+
+
+def probe(spec: RunSpec, measure: frozenset[str], seed: int) -> None:
+    """Raise ``LabError`` for what shows only once environment, policy and trainer are built, before anything runs."""
+    if measure & measures.ALONG:
+        measures.along(measure & measures.ALONG, start(spec, [seed]))
+    elif "first_update" in measure:
+        start(spec, [seed])
 
 
 def run_arm(
@@ -62,15 +88,17 @@ def run_arm(
     began = time.perf_counter()
     resolved = spec.model_dump(mode="json")
     _tell(registry.hook.rlhf_lab_run_start, arm=arm.name, spec=resolved, seeds=seeds)
-    exact = measures.exact_quantities(measure, spec) if measure & measures.STATIC else {}
+    exact: dict[str, float] = {}
     curves: dict[str, Array] = {}
     x: dict[str, Array] = {}
     failed = np.zeros(len(seeds), dtype=np.bool_)
     references: dict[str, dict[str, float]] = {}
     weights: dict[str, np.ndarray[Any, Any]] = {}
-    try:
+    with told(arm.name, registry):
+        if measure & measures.STATIC:
+            exact = measures.exact_quantities(measure, spec, seeds[0])
         if "first_update" in measure:
-            curves = {k: v.numpy()[None] for k, v in measures.first_update(start(spec, seeds), spec).items()}
+            curves = {k: v.numpy()[None] for k, v in measures.first_update(start(spec, seeds)).items()}
             x = {"iteration": np.zeros(1)}
         if measure & measures.ALONG:
             learner = start(spec, seeds, parameters)
@@ -79,8 +107,6 @@ def run_arm(
             curves |= recorder.curves()
             x |= recorder.axes()
             failed, references = ~recorder.alive, recorder.references
-    except (BatchError, LabError) as error:
-        raise LabError(f"arm {arm.name!r}: {error}") from None
     result = ArmResult(
         name=arm.name,
         spec=resolved,
@@ -114,34 +140,43 @@ def _tell(hook: Callable[..., Any], **facts: Any) -> None:
 
 @dataclass
 class _Recorder:
-    """The points recorded so far; between points the trainer's metrics are averaged over iterations."""
+    """The points recorded so far; between points the trainer's metrics are averaged over iterations.
+
+    A seed whose budget is spent keeps its last point: it waits for the others, whose iterations say nothing of it.
+    """
 
     points: list[dict[str, Array]] = field(default_factory=list)  # metric -> [seeds]
     iterations: list[int] = field(default_factory=list)
     alive: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     references: dict[str, dict[str, float]] = field(default_factory=dict)
+    regret: Array | float = 0.0  # of each seed, summed over all iterations so far
     _names: tuple[str, ...] = ()
     _sums: Array | None = None  # [metrics, seeds]
     _counts: Array | None = None
+    _waited: np.ndarray[Any, Any] | None = None  # [seeds] whether the seed's budget was spent at the last point
 
-    def add(self, metrics: Mapping[str, Tensor]) -> None:
+    def add(self, metrics: Mapping[str, Tensor], resting: np.ndarray[Any, Any]) -> None:
         """Add one iteration's metrics to the sums since the last point; what is not finite does not count."""
         values = np.stack([value.detach().numpy() for value in metrics.values()]).astype(np.float64)
-        known = np.isfinite(values)
+        known = np.isfinite(values) & ~resting
         values = np.where(known, values, 0.0)
         self._names = tuple(metrics)
-        self._sums = values if self._sums is None else self._sums + values
-        self._counts = known.astype(np.float64) if self._counts is None else self._counts + known
+        if self._sums is None or self._counts is None:
+            self._sums, self._counts, self._waited = values, known.astype(np.float64), resting
+        else:
+            self._sums, self._counts = self._sums + values, self._counts + known
 
     def close(self, iteration: int, latest: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> dict[str, Array]:
         """Record a point: means of the trainer's metrics, and the exact quantities as they are now."""
-        assert self._sums is not None and self._counts is not None
+        assert self._sums is not None and self._counts is not None and self._waited is not None
         means = np.full_like(self._sums, np.nan)
         np.divide(self._sums, self._counts, out=means, where=self._counts > 0)
         point = dict(zip(self._names, means, strict=True))
         for name in ("steps", "episodes"):
             point[name] = latest[name].double().numpy()
         point |= {k: np.where(self.alive, v.double().numpy(), np.nan) for k, v in exact.items()}
+        if self._waited.any():
+            point = {name: np.where(self._waited, self.points[-1][name], value) for name, value in point.items()}
         self.points.append(point)
         self.iterations.append(iteration)
         self._sums = self._counts = None
@@ -167,6 +202,7 @@ class _Recorder:
         columns = {name[6:]: array for name, array in arrays.items() if name.startswith("point/")}
         self.points = [{name: array[i] for name, array in columns.items()} for i in range(len(iterations))]
         self.iterations = iterations
+        self.regret = self.points[-1].get("regret", 0.0) if self.points else 0.0
 
 
 def _train(
@@ -181,47 +217,61 @@ def _train(
 ) -> _Recorder:
     recorder = _Recorder(alive=learner.alive.numpy().copy(), references=measures.references(learner))
     identity = fingerprint([spec.model_dump(mode="json"), seeds])
-    done = 0.0
+    amount = spec.budget.amount
+    spent: Array = np.zeros(len(seeds))
     if store is not None and getattr(learner.environment, "resumable", True):
-        done = _resume(arm, learner, recorder, store, identity)
+        spent = _resume(arm, learner, recorder, store, identity, spent)
     saved = time.monotonic()
-    while done < spec.budget.amount:
-        metrics = learner.step(done / spec.budget.amount)
-        recorder.add({k: v for k, v in metrics.items() if k not in ("steps", "episodes")})
-        done = _spent(spec.budget, learner, metrics)
+    while (spent < amount).any():
+        resting = spent >= amount
+        if resting.any():
+            learner.rest(torch.from_numpy(resting))
+        if "regret" in measure:  # of the policy that acts in this iteration
+            recorder.regret = recorder.regret + np.where(resting, 0.0, measures.gap(learner).numpy())
+        metrics = learner.step(float(spent[0]) / amount if spec.budget.unit == "iterations" else _parts(spent, amount))
+        recorder.add({k: v for k, v in metrics.items() if k not in ("steps", "episodes")}, resting)
+        spent = _spent(spec.budget, learner, metrics)
         recorder.alive = learner.alive.numpy().copy()
-        if learner.iteration % spec.record_every == 0 or done >= spec.budget.amount:
-            last = {k: torch.from_numpy(v) for k, v in recorder.points[-1].items()} if recorder.points else {}
-            since = learner.iteration - (recorder.iterations[-1] if recorder.iterations else 0)
-            point = recorder.close(learner.iteration, metrics, measures.along(measure, learner, last, since))
+        over = not (spent < amount).any()
+        if learner.iteration % spec.record_every == 0 or over:
+            along = measures.along(measure, learner)
+            if "regret" in measure:
+                along["regret"] = torch.as_tensor(recorder.regret)
+            point = recorder.close(learner.iteration, metrics, along)
             _tell(registry.hook.rlhf_lab_run_step, arm=arm, iteration=learner.iteration, metrics=point)
             if store is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(arm, learner, recorder, store, identity, done)
+                _save(arm, learner, recorder, store, identity, spent)
                 saved = time.monotonic()
-        progress(min(done / spec.budget.amount, 1.0))
+        progress(min(float(spent.min()) / amount, 1.0))
     return recorder
 
 
-def _spent(budget: Budget, learner: Learner, metrics: Mapping[str, Tensor]) -> float:
-    if budget.unit == "iterations":
-        return learner.iteration
-    return float(metrics[budget.unit].min())
+def _parts(spent: Array, amount: int) -> Tensor:
+    """Return ``[seeds]``: the part of the budget that each has spent."""
+    return torch.from_numpy(spent / amount).clamp(max=1)
 
 
-def _save(arm: str, learner: Learner, recorder: _Recorder, store: Store, identity: str, done: float) -> None:
+def _spent(budget: Budget, learner: Learner, metrics: Mapping[str, Tensor]) -> Array:
+    """Return ``[seeds]``: iterations, steps or episodes so far. Seeds whose episodes are short need more iterations."""
+    counted = metrics["steps" if budget.unit == "iterations" else budget.unit].double().numpy()
+    return np.full_like(counted, learner.iteration) if budget.unit == "iterations" else counted
+
+
+def _save(arm: str, learner: Learner, recorder: _Recorder, store: Store, identity: str, spent: Array) -> None:
     state = {f"state/{name}": value.detach().numpy() for name, value in learner.state_dict().items()}
-    meta = {"identity": identity, "iterations": recorder.iterations, "done": done}
+    meta = {"identity": identity, "iterations": recorder.iterations, "spent": spent.tolist()}
     store.save_checkpoint(arm, state | recorder.arrays(), meta)
 
 
-def _resume(arm: str, learner: Learner, recorder: _Recorder, store: Store, identity: str) -> float:
+def _resume(arm: str, learner: Learner, recorder: _Recorder, store: Store, identity: str, nothing: Array) -> Array:
+    """Take up the arm's checkpoint and return what its seeds have spent, ``nothing`` where there is none."""
     found = store.checkpoint(arm)
     if found is None:
-        return 0.0
+        return nothing
     arrays, meta = found
     if meta["identity"] != identity:
         raise LabError(f"the checkpoint of arm {arm!r} in {store.directory} belongs to another spec; remove it")
     learner.load_state_dict({k[6:]: torch.from_numpy(v.copy()) for k, v in arrays.items() if k.startswith("state/")})
     recorder.restore(arrays, list(meta["iterations"]))
     recorder.alive = learner.alive.numpy().copy()
-    return float(meta["done"])
+    return np.asarray(meta["spent"], dtype=np.float64)

@@ -5,9 +5,9 @@ Free of torch, so that a report can be rebuilt and the schema printed quickly.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = ["MEASURES", "Best", "Conclusion", "Figure", "Level", "Order", "Score", "Share", "Study"]
 
@@ -21,9 +21,12 @@ MEASURES = {
     "first_update": "loss and gradient of the first update on one batch, against the REINFORCE gradient",
 }
 
+WINDOW: Final = (0.9, 1.0)
+MOST_SEEDS: Final = 100_000
+
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Score(_Model):
@@ -34,9 +37,19 @@ class Score(_Model):
         default="last",
         description="last or first point; mean of all points (area under the curve); mean of the points in `window`",
     )
-    window: tuple[float, float] = Field(default=(0.9, 1.0), description="fractions of the curve, for at: window")
+    window: tuple[float, float] = Field(default=WINDOW, description="fractions of the curve, for at: window")
     better: Literal["higher", "lower"] = Field(default="higher", description="which direction is good")
     label: str = Field(default="", description="what tables call it; default: the metric's name")
+
+    @model_validator(mode="after")
+    def _read_window(self) -> Self:
+        low, high = self.window
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"window: expected fractions 0 <= low < high <= 1, found [{low:g}, {high:g}]")
+        # a study that was saved names every key: the default window beside another `at` is no mistake
+        if self.at != "window" and self.window != WINDOW:
+            raise ValueError(f"window: at: {self.at} does not read it; write at: window, or leave window out")
+        return self
 
 
 class Figure(_Model):
@@ -79,6 +92,12 @@ class Order(_Conclusion):
     worse: str = Field(description="name of an arm")
     quantity: str | None = Field(default=None, description="score or exact quantity; default: the first score")
     direction: Literal["higher", "lower"] | None = Field(default=None, description="default: the score's")
+
+    @model_validator(mode="after")
+    def _two_arms(self) -> Self:
+        if self.better == self.worse:
+            raise ValueError(f"better and worse are the same arm, {self.better!r}; name two")
+        return self
 
 
 class Level(_Conclusion):
@@ -127,7 +146,7 @@ class Study(_Model):
         default={"base": {}}, min_length=1, description="overrides by arm: nested, or dotted paths"
     )
     grid: dict[str, list[Any]] = Field(default_factory=dict, description="dotted path -> values; crossed with the arms")
-    seeds: Annotated[int, Field(ge=1, le=100_000)] | list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] | list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
         default=20, description="how many seeds (0, 1, ...), or their list"
     )
     measure: list[str] = Field(default_factory=lambda: ["learning_curve"], min_length=1, description="what to measure")
@@ -144,8 +163,21 @@ class Study(_Model):
         """The seeds, as a list."""
         return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
 
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_or_list(cls, value: Any) -> Any:
+        """Refuse in one sentence what pydantic would refuse once per branch, or take for a number (true, 1.0)."""
+        listed = isinstance(value, list | tuple)
+        low, high = (0, 2**32 - 1) if listed else (1, MOST_SEEDS)
+        for seed in value if listed else [value]:
+            if type(seed) is not int or not low <= seed <= high:
+                raise ValueError(
+                    f"expected how many (1 to {MOST_SEEDS}) or a list of seeds from 0 to 2^32 - 1, found {value!r}"
+                )
+        return value
+
     @model_validator(mode="after")
-    def _check(self) -> Study:
+    def _check(self) -> Self:
         unknown = [name for name in self.measure if name not in MEASURES]
         if unknown:
             raise ValueError(f"measure: {unknown[0]!r} is unknown. Possible: {', '.join(MEASURES)}")

@@ -27,6 +27,7 @@ from rlhf_lab.study.bootstrap import (
 )
 
 __all__ = [
+    "Direction",
     "Summary",
     "failures_as_worst",
     "few_seeds",

@@ -1,7 +1,7 @@
 """The run directory: resolved study, provenance, one file per arm. Written atomically, never pickled.
 
-study.json          the resolved study; another study is refused here
-provenance.json     versions, hardware, seeds
+study.json          the resolved study; one that runs anything else is refused here
+provenance.json     versions, plugins, hardware, seeds; under "resumed" whatever it went on with that was different
 arms/NAME.safetensors               a finished arm: curves, final weights, the rest as JSON metadata
 arms/NAME.checkpoint.safetensors    an unfinished arm: learner state and curves so far, in one file
 report.html results.json scores.csv curves.csv
@@ -13,9 +13,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from pydantic import ValidationError
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rlhf_lab.errors import LabError
+from rlhf_lab.study.provenance import changed_plugin, resumed
 from rlhf_lab.study.results import ArmResult, Results, scored
 from rlhf_lab.study.schema import Study
 
@@ -30,6 +31,8 @@ __all__ = ["Checkpoint", "Store", "fingerprint"]
 
 Checkpoint = tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]
 """Arrays by name, and JSON metadata."""
+
+SHOWN: Final = ("title", "description", "scores", "figures", "conclusions")  # of a study; the rest decides what runs
 
 
 def fingerprint(data: Any) -> str:
@@ -44,24 +47,36 @@ class Store:
         self.directory = directory
         self.arms = directory / "arms"
 
-    def open(self, name: str, study: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-        """Create the directory, or go on in one that holds the same study; raises ``LabError`` otherwise."""
-        path = self.directory / "study.json"
-        resolved = {"name": name, "study": json.loads(json.dumps(study, default=str))}
+    def open(
+        self, name: str, study: Mapping[str, Any], provenance: Mapping[str, Any], *, stages: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Create the directory, or go on in one whose arms are what this study would run; return its provenance.
+
+        ``stages`` are the arms in order where each begins with the weights of the one before. Raises ``LabError`` where
+        the directory holds another study, or arms that another state of a plugin computed.
+        """
+        path, about = self.directory / "study.json", self.directory / "provenance.json"
+        resolved = {"name": name, "stages": list(stages), "study": _plain(study)}
+        kept = _plain(provenance)
         if path.exists():
             held = self._read_json(path, "name", "study")
-            if held != resolved:
+            if where := _difference(_running(held), _running(resolved)):
                 raise LabError(
-                    f"{self.directory} holds another study ({_difference(held, resolved)} differs). "
+                    f"{self.directory} holds another study ({where} differs). "
                     "Choose another directory with --out, or remove this one"
                 )
+        if any(self.arms.glob("*.safetensors")):
+            before = self._read_json(about, "arms")
+            if changed := changed_plugin(before, kept):
+                raise LabError(
+                    f"{self.directory} holds arms computed with plugin {changed!r} in another state (its source or "
+                    "version differs). Choose another directory with --out, or remove this one"
+                )
+            kept = resumed(before, kept)
         self._guard(lambda: self.arms.mkdir(parents=True, exist_ok=True))
         self.write_text(path, json.dumps(resolved, indent=1))
-        self.write_text(self.directory / "provenance.json", json.dumps(provenance, indent=1))
-
-    def make(self) -> None:
-        """Create the directory, or find it there."""
-        self._guard(lambda: self.directory.mkdir(parents=True, exist_ok=True))
+        self.write_text(about, json.dumps(kept, indent=1))
+        return kept
 
     def result(self, arm: str) -> ArmResult | None:
         """Return a finished arm, or None."""
@@ -190,10 +205,23 @@ def _slug(name: str) -> str:
     return plain if plain == name and not name.endswith(".checkpoint") else f"{plain}-{fingerprint(name)}"
 
 
+def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data as a JSON file gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(data, default=str))
+    return plain
+
+
+def _running(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a ``study.json`` decides which numbers its arms have."""
+    study = held["study"]
+    decisive = {key: value for key, value in study.items() if key not in SHOWN} if isinstance(study, dict) else study
+    return {"stages": held.get("stages", []), "study": decisive}
+
+
 def _difference(a: Any, b: Any, path: str = "") -> str:
-    """Return the first path at which two JSON values differ."""
+    """Return the first path at which two JSON objects differ, or nothing."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in sorted(a.keys() | b.keys()):
             if a.get(key) != b.get(key):
                 return _difference(a.get(key), b.get(key), f"{path}.{key}" if path else key)
-    return path or "it"
+    return path

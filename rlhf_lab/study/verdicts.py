@@ -9,7 +9,7 @@ Each conclusion ends with one of three verdicts. ``undecided`` is an honest answ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, isnan
+from math import ceil, isnan, nan
 from typing import Final, Literal
 
 import numpy as np
@@ -17,8 +17,9 @@ import numpy as np
 from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.study import bootstrap, statistics, text
 from rlhf_lab.study.bootstrap import Array, Interval
-from rlhf_lab.study.results import Results, matches
+from rlhf_lab.study.results import Results, matches, shared_scores
 from rlhf_lab.study.schema import Best, Conclusion, Level, Order, Share
+from rlhf_lab.study.statistics import Direction
 
 __all__ = [
     "FEWEST",
@@ -32,10 +33,10 @@ __all__ = [
     "pair",
     "quantity_of",
     "share",
+    "unfinished",
 ]
 
 VerdictName = Literal["reproduced", "not reproduced", "undecided"]
-Direction = Literal["higher", "lower"]
 
 FEWEST: Final = 5
 _ROUNDING: Final = 1e-12
@@ -43,7 +44,10 @@ _ROUNDING: Final = 1e-12
 
 @dataclass(frozen=True)
 class Finding:
-    """A conclusion with the data's answer. ``effect`` is the number judged, ``interval`` its interval (None: exact)."""
+    """A conclusion with the data's answer. ``effect`` is the number judged, ``interval`` its interval (None: exact).
+
+    ``judged`` says in words what ``effect`` is.
+    """
 
     statement: str
     claim: str
@@ -51,6 +55,7 @@ class Finding:
     kind: str
     arms: tuple[str, ...]
     quantity: str
+    judged: str
     effect: float
     interval: Interval | None
     n: int | Literal["exact"]
@@ -193,7 +198,8 @@ def share(results: Results, conclusion: Share) -> Finding:
         reached = value >= conclusion.threshold
         verdict = "reproduced" if reached >= wanted else "not reproduced"
         because = f"exactly {text.short(value)}; the threshold is {text.short(conclusion.threshold)}"
-        return _finding(conclusion, names, quantity, float(reached), None, "exact", verdict, because)
+        judged = _share_of(quantity, conclusion.threshold, upwards=True)
+        return _finding(conclusion, names, quantity, float(reached), None, "exact", verdict, because, judged)
     scores = results.quantity(results.arm(conclusion.arm), quantity)
     upwards = results.study.scores[quantity].better == "higher"
     reach = (
@@ -210,16 +216,23 @@ def share(results: Results, conclusion: Share) -> Finding:
         verdict = "reproduced"
     else:
         verdict = "not reproduced" if share.high < wanted else "undecided"
-    return _finding(conclusion, names, quantity, share.value, share, n, verdict, because)
+    judged = _share_of(quantity, conclusion.threshold, upwards=upwards)
+    return _finding(conclusion, names, quantity, share.value, share, n, verdict, because, judged)
+
+
+def unfinished(results: Results, conclusion: Conclusion, arm: str) -> Finding:
+    """Leave a conclusion undecided whose ``arm`` is still to come."""
+    quantity = conclusion.quantity or next(iter(results.study.scores), "")
+    because = f"arm {arm!r} is not finished"
+    return _finding(conclusion, (arm,), quantity, nan, Interval(nan, nan, nan), 0, "undecided", because)
 
 
 def pair(results: Results, names: tuple[str, str], quantity: str, better: Direction) -> tuple[Array, Array, str]:
     """Return two arms' scores on their shared seeds, failures as worst, and a remark on the failures."""
     arms = [results.arm(name) for name in names]
-    shared = sorted(set(arms[0].seeds) & set(arms[1].seeds))
-    if not shared:
+    raw = shared_scores(arms, lambda arm: results.quantity(arm, quantity))
+    if not len(raw[0]):
         raise LabError(f"arms {names[0]!r} and {names[1]!r} share no seed, so they cannot be compared in pairs")
-    raw = [results.quantity(arm, quantity)[[arm.seeds.index(seed) for seed in shared]] for arm in arms]
     first, second = statistics.failures_as_worst(raw, better)
     return first, second, _failed_text(np.concatenate(raw))
 
@@ -233,12 +246,18 @@ def _finding(
     n: int | Literal["exact"],
     verdict: VerdictName,
     because: str,
+    judged: str = "",
 ) -> Finding:
     published = conclusion.published if isinstance(conclusion, Level) else None
     published = conclusion.share if isinstance(conclusion, Share) else published
     tolerance = conclusion.tolerance if isinstance(conclusion, Level) else None
     about = (conclusion.statement, conclusion.claim, conclusion.source, conclusion.kind)
-    return Finding(*about, arms, quantity, effect, interval, n, published, tolerance, verdict, because)
+    judged = judged or text.words(quantity)
+    return Finding(*about, arms, quantity, judged, effect, interval, n, published, tolerance, verdict, because)
+
+
+def _share_of(quantity: str, threshold: float, *, upwards: bool) -> str:
+    return f"share of seeds with {text.words(quantity)} {'≥' if upwards else '≤'} {text.short(threshold)}"
 
 
 def quantity_of(results: Results, conclusion: Conclusion) -> str:

@@ -44,6 +44,11 @@ class EpisodeMeter:
         self.episodes = torch.zeros(runs, dtype=torch.float64)
         self.scores = torch.zeros(runs, dtype=torch.float64)  # sum of all episodes' returns so far
         self._carry = np.zeros((runs, 0, 2))
+        self._counting: Tensor | None = None
+
+    def rest(self, resting: Tensor) -> None:
+        """Count no more for these runs ``[runs]``."""
+        self._counting = ~resting
 
     def add(self, batch: Trajectories) -> dict[str, Tensor]:
         """Count ``batch [runs, rows, t]``; return ``episode_return`` and ``episode_length``, NaN where no episode ends.
@@ -56,6 +61,8 @@ class EpisodeMeter:
         totals = np.zeros((4, runs))
         ends = batch.terminated | batch.truncated
         _count(batch.rewards.double().cpu().numpy(), ends.cpu().numpy(), batch.valid.cpu().numpy(), self._carry, totals)
+        if self._counting is not None:
+            totals *= self._counting.numpy()
         score, length, episodes, steps = torch.from_numpy(totals).unbind()
         self.steps += steps
         self.episodes += episodes

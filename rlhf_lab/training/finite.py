@@ -25,6 +25,7 @@ from rlhf_lab.training.protocols import Actor, Size, Spaces
 from rlhf_lab.training.samples import Samples
 from rlhf_lab.training.walk import DONE, NEW, Columns, PolicyTables, tabulate, walk
 from rlhf_lab.types import Trajectories
+from rlhf_lab.worlds.protocol import open_actions
 from rlhf_lab.worlds.tabular import TabularMDP
 
 __all__ = ["MAX_STEPS", "BuiltFinite", "FiniteWorld"]
@@ -56,7 +57,7 @@ class BuiltFinite:
     ) -> None:
         states, actions, _ = world.transition.shape
         self.world = world
-        self._legal = None if world.legal is None else world.legal | world.terminal[:, None]  # no empty distribution
+        self._legal = open_actions(world)
         self.spaces = Spaces(
             actions,
             states=states,

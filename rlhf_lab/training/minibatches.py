@@ -28,9 +28,10 @@ def minibatches(
 
     The unit is the widest of ``scopes``: a step (only where the samples are stepwise), a row, or the rows of a group.
     Steps that are not valid are left out: rows are padded to the longest of all runs, and what a run learns must not
-    depend on that. A run with fewer steps than another has its minibatches filled up with steps that are not valid.
+    depend on that. A run with fewer steps than another has its minibatches filled up with steps that are not valid; one
+    with fewer steps than minibatches has some without a valid step.
 
-    Raises ``LabError`` where there are fewer units than minibatches.
+    Raises ``LabError`` where there are fewer rows or groups than minibatches.
     """
     by_step = scopes <= {"step"} and samples.stepwise
     runs, rows, length = samples.trajectories.rewards.shape
@@ -44,16 +45,14 @@ def minibatches(
         members = _groups(samples.trajectories.group_ids)
         counted = counted[:, : members.shape[1]]
     units, sizes = members.shape[1], counted.sum(1)
-    if int(sizes.min()) < count:
-        raise LabError(
-            f"{count} minibatches cannot be cut from {int(sizes.min())} units; collect more or use fewer minibatches"
-        )
+    if not by_step and units < count:
+        raise LabError(f"{count} minibatches cannot be cut from {units} units; collect more or use fewer minibatches")
     for epoch in range(epochs):
         keys = _keys(streams, first + epoch, units, length if by_step else 1)
         order = keys.masked_fill(~counted, 2).argsort(dim=1, stable=True)  # what does not count comes last
         for part in range(count):
             begin, end = sizes * part // count, sizes * (part + 1) // count
-            position = begin[:, None] + torch.arange(int((end - begin).max()))
+            position = begin[:, None] + torch.arange(max(1, int((end - begin).max())))
             inside = position < end[:, None]
             index = taker(order.gather(1, position.clamp(max=units - 1)), units)(members).flatten(1)
             take = taker(index, rows)

@@ -141,10 +141,15 @@ class Learner(Protocol):
         """``[runs]`` bool; False for a run that has diverged and is frozen."""
         ...
 
-    def step(self, progress: float) -> dict[str, Tensor]:
+    def rest(self, resting: Tensor) -> None:
+        """Leave the weights and counters of these runs ``[runs]`` as they are from now on: their budget is spent."""
+        ...
+
+    def step(self, progress: float | Tensor) -> dict[str, Tensor]:
         """Do one iteration and return its metrics, ``[runs]`` each; ``steps`` and ``episodes`` are cumulative counts.
 
-        ``progress`` in [0, 1) is the part of the budget that is spent, for schedules.
+        ``progress`` in [0, 1) is the part of the budget that is spent, for schedules; ``[runs]`` where runs spend it at
+        different speeds.
         """
         ...
 

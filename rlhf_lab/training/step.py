@@ -7,21 +7,32 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from rlhf_lab.calling import call
+from rlhf_lab.calling import apply
 from rlhf_lab.components import Aggregation
 from rlhf_lab.errors import LabError
 from rlhf_lab.training.protocols import Actor, Setup, Spaces
-from rlhf_lab.types import Loss
+from rlhf_lab.training.samples import Samples
+from rlhf_lab.types import Loss, clean
 
-__all__ = ["GuardedOptimizer", "Reduction", "as_state", "from_state", "make_actor", "per_run", "per_run_all"]
+__all__ = [
+    "GuardedOptimizer",
+    "Reduction",
+    "as_state",
+    "from_state",
+    "largest_output",
+    "make_actor",
+    "per_run",
+    "per_run_all",
+]
 
-DIVERGED: Final = 1e12  # a weight beyond this overflows float32 two products later; such a run is frozen, not averaged
+DIVERGED: Final = 1e12  # a weight or output beyond this is no learning any more; such a run is frozen, not averaged
+SUSPICIOUS: Final = 1e3  # norm of weights below which ten layers of them do not overflow float32
 
 
 def make_actor(setup: Setup, spaces: Spaces) -> Actor:
@@ -73,34 +84,57 @@ class Reduction:
     """Weighs per-step losses ``[runs, rows, t]`` so that their sum over a run is the run's loss.
 
     One aggregation over one set of steps. A step of weight 0 does not count: neither in the sum nor in the normaliser.
+    Metrics are weighted means, with the same weights: their unit does not depend on the aggregation.
     """
 
     def __init__(self, aggregation: Aggregation, valid: Tensor, ends: Tensor) -> None:
         self.aggregation = aggregation
         self.valid = valid
         self.ends = ends
-        self._weights: Tensor | None = None  # of losses without weights of their own, made once
+        self._weights: tuple[Tensor, Tensor] | None = None  # of losses without weights of their own, made once
 
     def weigh(self, loss: Loss) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted losses and metrics of each step; summed over a run they are its loss and its metrics."""
         if loss.weights is not None:
-            weights = self._normalised(self.valid & (loss.weights != 0), loss.values.dtype) * loss.weights
+            weights, shares = self._normalised(self.valid & (loss.weights != 0), loss.values.dtype, loss.weights)
         else:
             if self._weights is None:
                 self._weights = self._normalised(self.valid, loss.values.dtype)
-            weights = self._weights
-        return weights * loss.values, {name: weights * metric for name, metric in loss.metrics.items()}
+            weights, shares = self._weights
+        return weights * loss.values, {name: shares * metric for name, metric in loss.metrics.items()}
 
     def __call__(self, loss: Loss) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss ``[runs]`` and its metrics, reduced with the same weights."""
         values, metrics = self.weigh(loss)
         return per_run(values), {name: per_run(metric) for name, metric in metrics.items()}
 
-    def _normalised(self, counted: Tensor, dtype: torch.dtype) -> Tensor:
-        answer = call(self.aggregation, counted, self.ends)
-        total = per_run(answer.total).clamp(min=torch.finfo(torch.float32).tiny)
-        weights: Tensor = answer.weights / total.view(-1, *[1] * (counted.ndim - 1))
-        return weights.to(dtype)
+    def _normalised(self, counted: Tensor, dtype: torch.dtype, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the weights of losses, and those of metrics, which sum to 1."""
+        answer = apply(self.aggregation, counted, self.ends)
+        weights = _divided(answer.weights, answer.total).to(dtype)
+        if own is None and answer.weights is answer.total:
+            return weights, weights
+        raw = answer.weights if own is None else answer.weights * own
+        return weights if own is None else weights * own, _divided(raw, raw).to(dtype)
+
+
+def _divided(x: Tensor, parts: Tensor) -> Tensor:
+    """Return ``x [runs, ...]`` divided by its run's sum of ``parts``."""
+    return x / _beside(per_run(parts).clamp(min=torch.finfo(torch.float32).tiny), x)
+
+
+def _beside(numbers: Tensor, x: Tensor) -> Tensor:
+    """Return ``numbers [runs]`` as ``[runs, 1, ...]``, to be multiplied with ``x [runs, ...]``."""
+    return numbers.view(-1, *[1] * (x.ndim - 1))
+
+
+def largest_output(actor: Actor, samples: Samples) -> Tensor:
+    """Return ``[runs]``: the largest absolute log-probability or value that the actor gives to valid steps."""
+    with torch.no_grad():
+        found = actor.evaluate(samples)
+    outputs = [x for x in (found.log_probs, found.values) if x is not None]
+    valid = samples.trajectories.valid
+    return torch.stack([clean(x, valid).abs().flatten(1).amax(1) for x in outputs]).amax(0)
 
 
 def _norms(tensors: Sequence[Tensor]) -> Tensor:
@@ -114,25 +148,41 @@ def _norms(tensors: Sequence[Tensor]) -> Tensor:
 class GuardedOptimizer:
     """A torch optimizer that clips gradients per run and freezes a run whose loss, gradient or weights diverge.
 
-    ``alive [runs]`` tells which runs still learn. A frozen run keeps finite weights that no longer move; the others
-    go on.
+    ``alive [runs]`` tells which runs have not diverged. A frozen run keeps finite weights that no longer move, as does
+    one that rests; the others go on.
+
+    Raises ``LabError`` where ``optimizer`` is no torch optimizer.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, runs: int, max_grad_norm: float = 0.0) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise LabError(f"optimizer: its build() returned {type(optimizer).__name__}, not a torch.optim.Optimizer")
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm
         self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
         self.alive = torch.ones(runs, dtype=torch.bool, device=self.parameters[0].device)
         self.all_alive = True  # whether no run has diverged, known without asking the tensor
+        self._resting: Tensor | None = None
+        self._fractions: Tensor | None = None  # of each run's step, where runs are not equally far in their schedule
         self._rates = [group["lr"] for group in optimizer.param_groups]
         step = type(optimizer).step
         # Torch's own optimisers stand behind layers for its profiler, which cost more than a small step does.
         self._step: Any = inspect.unwrap(step) if step.__module__.startswith("torch.optim.") else step
 
-    def anneal(self, fraction: float) -> None:
-        """Scale every learning rate to ``fraction`` of its first value."""
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * fraction
+    def anneal(self, rate: Callable[[float], float], progress: float | Tensor) -> None:
+        """Scale every learning rate to ``rate(progress)`` of its first value, run by run where ``progress [runs]``."""
+        fraction = 1.0
+        if isinstance(progress, Tensor):
+            found = [rate(part) for part in progress.tolist()]
+            self._fractions = None if all(part == 1 for part in found) else torch.tensor(found)
+        else:
+            fraction = rate(progress)
+        for group, first in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = first * fraction
+
+    def rest(self, resting: Tensor) -> None:
+        """Keep the weights of these runs ``[runs]`` as they are from now on."""
+        self._resting = resting if bool(resting.any()) else None
 
     def step(self, loss: Tensor) -> Tensor:
         """Minimise the sum over each run of ``loss [runs, ...]`` by one step; return the gradient norms ``[runs]``.
@@ -147,36 +197,53 @@ class GuardedOptimizer:
         norms = _norms(gradients)
         if not math.isfinite(total.detach() + norms.sum()):  # a finite sum proves finite losses and norms
             self._freeze(norms.isfinite() & per_run(loss.detach()).isfinite())
-        kept = None if self.all_alive else [p.detach().clone() for p in self.parameters]
         if self.max_grad_norm > 0:
             scale = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
             for gradient in gradients:
-                gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
-        if kept is not None:
-            for gradient in gradients:
-                gradient[~self.alive] = 0  # no NaN enters the optimiser's moments
+                gradient.mul_(_beside(scale, gradient))
         with torch.no_grad():
-            self._step(self.optimizer)
-            if kept is not None:
-                for parameter, old in zip(self.parameters, kept, strict=True):
-                    parameter[~self.alive] = old[~self.alive]
+            if self.all_alive and self._resting is None and self._fractions is None:
+                self._step(self.optimizer)
+            else:
+                self._partial_step(gradients)
         return norms
+
+    def _partial_step(self, gradients: Sequence[Tensor]) -> None:
+        """Step, and then take back what runs are not to move by."""
+        moving = self.alive if self._resting is None else self.alive & ~self._resting
+        kept = [p.detach().clone() for p in self.parameters]
+        for gradient in gradients:
+            gradient[~moving] = 0  # no NaN enters the optimiser's moments
+        self._step(self.optimizer)
+        for parameter, old in zip(self.parameters, kept, strict=True):
+            if self._fractions is not None:  # every optimiser here moves weights in proportion to its learning rate
+                parameter.copy_(old + _beside(self._fractions, parameter) * (parameter - old))
+            parameter[~moving] = old[~moving]
 
     def _freeze(self, sound: Tensor) -> None:
         """Freeze the runs that are not ``sound``."""
         self.alive &= sound
         self.all_alive = bool(self.alive.all())
 
-    def check_weights(self) -> None:
-        """Freeze the runs whose weights left the sound range, and bring those weights back to its edge."""
+    def check_weights(self, largest_outputs: Callable[[], Tensor]) -> None:
+        """Freeze the runs whose weights, or outputs ``[runs]`` with these weights, left the sound range.
+
+        Their weights are shrunk, so that nothing that is computed with them overflows. ``largest_outputs`` is asked
+        only where weights are so large that layers of them could overflow.
+        """
         with torch.no_grad():
-            if sum(float(torch.linalg.vector_norm(p)) for p in self.parameters) <= DIVERGED:
-                return  # no run's norm is larger than the sum of all norms; False for NaN
-            sound = _norms(self.parameters) <= DIVERGED
+            if sum(float(torch.linalg.vector_norm(p)) for p in self.parameters) <= SUSPICIOUS:
+                return  # no run's norm is larger than the sum of all norms
+            norms = _norms(self.parameters)
+            if bool((norms <= SUSPICIOUS).all()):
+                return
+            sound = (norms <= DIVERGED) & (largest_outputs() <= DIVERGED)  # False for NaN
+            if bool(sound.all()):
+                return
             self._freeze(sound)
             for parameter in self.parameters:
-                edge = parameter[~sound].nan_to_num(0, DIVERGED, -DIVERGED).clamp(-DIVERGED, DIVERGED)
-                parameter[~sound] = edge
+                finite = parameter[~sound].nan_to_num(0, DIVERGED, -DIVERGED).clamp(-DIVERGED, DIVERGED)
+                parameter[~sound] = finite / _beside(_norms([finite]).clamp(min=1.0), finite)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the optimiser's moments and ``alive`` as flat tensors."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlhf_lab.types import Trajectories, clean
 
-__all__ = ["Enumeration", "ExactWorld", "WorldError"]
+__all__ = ["Enumeration", "ExactWorld", "WorldError", "open_actions"]
 
 
 class WorldError(ValueError):
@@ -121,3 +121,11 @@ class ExactWorld(Protocol):
     def enumerate(self, policy: Tensor, horizon: int, samples: int = 1) -> Enumeration:
         """Return every outcome of at most ``horizon`` steps under one ``policy [s,a]``."""
         ...
+
+
+def open_actions(world: ExactWorld) -> Tensor | None:
+    """Return the mask ``[s,a]`` to act with, None where all actions are legal.
+
+    At a terminal state, where nobody acts, every action is open, so that no distribution is empty.
+    """
+    return None if world.legal is None else world.legal | world.terminal[:, None]

@@ -39,8 +39,8 @@ class Drawing:
 
 
 def figures_of(results: Results) -> list[Figure]:
-    """Return the study's figures, or one learning curve of the first score's metric where it names none."""
-    if results.study.figures:
+    """Return the study's figures, or one learning curve of the first score's metric where it leaves them out."""
+    if "figures" in results.study.model_fields_set:
         return list(results.study.figures)
     for score in results.study.scores.values():
         axes = [axis for arm in results.arms if score.metric in arm.curves for axis in arm.x]
@@ -87,12 +87,13 @@ def _draw_lines(axes: Axes, lines: list[Line], figure: Figure) -> dict[str, Any]
         hue, dash, marker = colour(line)
         z = 3.0 if hue != GRID else 2.0
         style: dict[str, Any] = {"color": hue, "linestyle": dash, "zorder": z}
-        if sweep:
+        dotted = sweep or len(line.x) == 1  # a line of one point would not be seen
+        if dotted:
             style |= {"marker": marker, "markersize": 4.5, "markeredgecolor": PAPER, "markeredgewidth": 0.6}
         (artist,) = axes.plot(line.x, line.y, **style)
         drawn.setdefault(line.label, artist)
         if line.low is not None and line.high is not None and np.isfinite(line.low).any() and hue != GRID:
-            if sweep:
+            if dotted:
                 axes.vlines(line.x, line.low, line.high, color=hue, linewidth=1.2, alpha=0.6)
             else:
                 axes.fill_between(line.x, line.low, line.high, color=hue, alpha=0.22, linewidth=0)

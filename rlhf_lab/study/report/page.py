@@ -9,24 +9,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from math import isnan
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from rlhf_lab.errors import LabError
 from rlhf_lab.study import bootstrap, text
 from rlhf_lab.study.conclusions import Finding, evaluate
-from rlhf_lab.study.report.figures import draw, figures_of
-from rlhf_lab.study.report.tables import comparisons, differences, score_tables, warnings_of
-from rlhf_lab.study.results import Results
+from rlhf_lab.study.report.figures import Drawing, draw, figures_of
+from rlhf_lab.study.report.tables import MOST_ROWS, comparisons, differences, score_tables, warnings_of
+from rlhf_lab.study.results import Results, study_to_plain
 from rlhf_lab.study.results_json import results_to_json
+from rlhf_lab.study.schema import Study
 from rlhf_lab.study.store import Store
 
 __all__ = ["notebook_html", "report_html", "write_report"]
-
-MOST_ROWS: Final = 12  # longer tables are cut here and stand complete in a fold below
 
 
 def write_report(results: Results, directory: Path) -> Path:
@@ -59,7 +59,7 @@ def report_html(results: Results, findings: list[Finding] | None = None) -> str:
             results=results,
             findings=findings,
             counts=Counter(finding.verdict for finding in findings),
-            drawings=[draw(results, figure, f"f{i}") for i, figure in enumerate(figures_of(results), 1)],
+            drawings=list(_drawings(results)),
             tables=[(table, comparisons(table, order)) for table in tables],
             exact=exact,
             exact_names=list(dict.fromkeys(name for arm in exact for name in arm.exact)),
@@ -67,7 +67,7 @@ def report_html(results: Results, findings: list[Finding] | None = None) -> str:
             differences=rows,
             warnings=warnings_of(results, tables),
             provenance=list(_flat(results.provenance)),
-            study=_yaml(results.study.model_dump(mode="json", exclude_defaults=True)),
+            study=_yaml(_brief(results.study)),
             seconds=sum(arm.seconds for arm in results.arms),
             most=MOST_ROWS,
         )
@@ -81,6 +81,24 @@ def notebook_html(results: Results) -> str:
         .get_template("notebook.html.j2")
         .render(results=results, findings=evaluate(results), tables=score_tables(results), most=MOST_ROWS)
     )
+
+
+def _drawings(results: Results) -> Iterator[Drawing]:
+    """Draw the figures; one without lines is left out where an arm that is still to come may have them."""
+    for i, figure in enumerate(figures_of(results), 1):
+        try:
+            drawing = draw(results, figure, f"f{i}")
+        except LabError:
+            if results.unfinished:
+                continue
+            raise
+        yield drawing
+
+
+def _brief(study: Study) -> dict[str, Any]:
+    """Return the study without its defaults, but with an empty list of figures where it says that it wants none."""
+    brief = study.model_dump(mode="json", exclude_defaults=True)
+    return brief | ({"figures": []} if study_to_plain(study).get("figures") == [] else {})
 
 
 @cache
@@ -146,7 +164,11 @@ def _published(finding: Finding) -> str:
 def _flat(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Write provenance as rows of name and text."""
     for key, value in data.items():
-        if isinstance(value, Mapping):
+        if key == "resumed":
+            for later in value:
+                changed = {name: inner for name, inner in later.items() if inner != data.get(name)}
+                yield key, "; ".join(f"{text.words(name)}: {shown}" for name, shown in _flat(changed))
+        elif isinstance(value, Mapping):
             yield key, ", ".join(f"{name} {text.value(inner)}" for name, inner in value.items())
         elif isinstance(value, list | tuple):
             yield key, _range(list(value))

@@ -13,11 +13,12 @@ import numpy as np
 
 from rlhf_lab.study import bootstrap, statistics, text
 from rlhf_lab.study.bootstrap import Interval
-from rlhf_lab.study.results import ArmResult, Results
-from rlhf_lab.study.schema import Score
+from rlhf_lab.study.results import ArmResult, Results, shared_scores
+from rlhf_lab.study.schema import Level, Score
 from rlhf_lab.study.statistics import Summary
 
 __all__ = [
+    "MOST_ROWS",
     "ArmRow",
     "Comparison",
     "ScoreTable",
@@ -28,7 +29,9 @@ __all__ = [
     "warnings_of",
 ]
 
+MOST_ROWS: Final = 12  # longer tables are cut here; the page holds the rest in a fold below
 ALL_PAIRS: Final = 6  # arms up to which every pair is compared; above, every arm with the first
+MOST_NAMES: Final = 4  # arms that a warning names; above, it counts them
 
 
 @dataclass(frozen=True)
@@ -114,11 +117,9 @@ def comparisons(table: ScoreTable, order: Iterable[str]) -> list[Comparison]:
     pairs = list(combinations(names, 2)) if len(names) <= ALL_PAIRS else [(name, names[0]) for name in names[1:]]
     found, p_values = [], []
     for first, second in pairs:
-        arms = present[first], present[second]
-        shared = sorted(set(arms[0].seeds) & set(arms[1].seeds))
-        if not shared:
+        raw = shared_scores((present[first], present[second]), lambda arm: arm.score(table.score))
+        if not len(raw[0]):
             continue
-        raw = [arm.score(table.score)[[arm.seeds.index(seed) for seed in shared]] for arm in arms]
         a, b = statistics.failures_as_worst(raw, table.score.better)
         p_values.append(bootstrap.p_value(a - b, resamples=2000))
         found.append(
@@ -177,13 +178,36 @@ def warnings_of(results: Results, tables: Iterable[ScoreTable]) -> list[str]:
     for arms in _by_environment(sampled).values():
         if message := _unequal_budgets(arms):
             found.append(message)
+    return list(dict.fromkeys([*found, *_constant_scores(results, list(tables))]))
+
+
+def _constant_scores(results: Results, tables: list[ScoreTable]) -> list[str]:
+    """Point out what never varies, in a line per score: often a mistake, unless a conclusion expects just that."""
+    found: dict[str, dict[str, list[str]]] = {}  # score -> value -> arms
     for table in tables:
-        found += [
-            f"{row.arm.name}: {table.label} is {text.short(row.summary.median)} on every seed"
-            for row in table.rows
-            if row.summary.mean.low == row.summary.mean.high
-        ]
-    return list(dict.fromkeys(found))
+        for row in table.rows:
+            value = row.summary.median
+            if row.summary.mean.low == row.summary.mean.high and not _expected(results, table.name, value):
+                found.setdefault(table.label, {}).setdefault(text.short(value), []).append(row.arm.name)
+    return [
+        f"{label} is the same on every seed: " + "; ".join(f"{value} ({_some(arms)})" for value, arms in values.items())
+        for label, values in found.items()
+    ]
+
+
+def _expected(results: Results, score: str, value: float) -> bool:
+    """Tell whether a conclusion judges the score, of whichever arm, by a published figure that this value is."""
+    usual = next(iter(results.study.scores))
+    return any(
+        isinstance(conclusion, Level)
+        and (conclusion.quantity or usual) == score
+        and abs(value - conclusion.published) <= conclusion.tolerance
+        for conclusion in results.study.conclusions
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= MOST_NAMES else text.plural(len(names), "arm")
 
 
 def _row(arm: ArmResult, score: Score) -> ArmRow:

@@ -11,12 +11,11 @@ from rich.text import Text
 
 from rlhf_lab.study import text
 from rlhf_lab.study.conclusions import Finding, evaluate
-from rlhf_lab.study.report.tables import ScoreTable, score_tables, warnings_of
+from rlhf_lab.study.report.tables import MOST_ROWS, ScoreTable, score_tables, warnings_of
 from rlhf_lab.study.results import Results
 
 __all__ = ["print_summary"]
 
-MOST_ROWS: Final = 12
 _STYLES: Final = {"reproduced": "green", "not reproduced": "red", "undecided": "yellow"}
 
 
