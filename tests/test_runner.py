@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rlhf_lab import compare
+from rlhf_lab import compare, hookimpl, run
+from rlhf_lab.components import Policy
 from rlhf_lab.errors import LabError
 from rlhf_lab.registry import load_plugins
 from rlhf_lab.spec import make_spec
@@ -95,3 +98,47 @@ def test_the_error_of_a_critic_is_that_of_states_that_can_be_visited() -> None:
     values = world.state_values(world.uniform_policy())  # type: ignore[union-attr]
     cells = [cell for cell in range(1, 15) if cell not in (5, 10)]
     assert found == pytest.approx(float(values[cells].square().mean().sqrt()), rel=1e-6)
+
+
+def test_an_arm_that_cannot_be_built_is_refused_before_another_runs(tmp_path: Path) -> None:
+    study = {
+        "title": "t",
+        "spec": BANDIT,
+        "arms": {"good": {}, "bad": {"environment": "cartpole"}},  # a table has no use for vectors
+        "seeds": 2,
+    }
+    with pytest.raises(LabError, match="arm 'bad': tabular_softmax needs finitely many states"):
+        compare(study, out=tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_measure_that_needs_the_truth_is_refused_before_anything_runs() -> None:
+    spec = BANDIT | {"environment": "cartpole", "policy": "linear_softmax"}
+    with pytest.raises(LabError, match="regret needs a world whose exact values are known"):
+        arm(spec, [0], "regret")
+
+
+class Unbuilt(Policy):
+    """A policy whose author forgot something."""
+
+    name = "unbuilt"
+
+    def build(self, spaces: Any, runs: int, streams: Any) -> Any:
+        return {}["weights"]
+
+
+def test_a_plugin_s_own_error_is_told_with_its_line() -> None:
+    plugin = ModuleType("unbuilt_plugin")
+    plugin.rlhf_lab_components = hookimpl(lambda: [Unbuilt])  # type: ignore[attr-defined]
+    with pytest.raises(LabError, match=r"arm 'only': KeyError: 'weights' \(test_runner.py:\d+\)"):
+        arm(BANDIT | {"policy": "unbuilt"}, [0], "learning_curve", plugins=[plugin])
+
+
+def test_stages_of_a_run_are_refused_by_their_own_name() -> None:
+    with pytest.raises(LabError, match=r"^stages: expected {name: overrides, ...}, found \['a'\]"):
+        run(BANDIT | {"stages": ["a"]})
+
+
+def test_settings_of_exact_measures_without_one_are_refused() -> None:
+    with pytest.raises(LabError, match="exact: nothing here is measured exactly; measure estimator_error or gradient"):
+        arm(BANDIT | {"exact": {"horizon": 3}}, [0], "learning_curve")

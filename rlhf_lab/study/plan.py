@@ -82,6 +82,9 @@ def make_plan(study: Study, registry: Registry, where: Positions | None = None) 
     if set(study.measure) - measures.STATIC and any(spec.trainer is None for spec, _ in specs):
         raise LabError("spec.trainer: what the study measures needs one; add `trainer: NAME`")
     for arm, (spec, _) in zip(arms, specs, strict=True):
+        if "exact" in spec.model_fields_set and not set(study.measure) & measures.STATIC:
+            exact = " or ".join(sorted(measures.STATIC))
+            raise LabError(f"exact: nothing here is measured exactly; measure {exact}, or leave it out")
         with told(arm.name, registry):
             probe(spec, frozenset(study.measure), study.seed_list[0])
     return Plan(study, registry, tuple(arms), tuple(specs))

@@ -13,11 +13,12 @@ __all__ = ["MEASURES", "Best", "Conclusion", "Figure", "Level", "Order", "Score"
 
 MEASURES = {
     "learning_curve": "what the trainer reports at each recorded point, and the exact return where the world allows it",
-    "regret": "exact return of the optimum minus that of the policy, summed over iterations",
-    "value_error": "root mean squared error of the critic against the exact values over the states",
+    "regret": "exact return of the optimum minus that of the acting policy, summed over all iterations",
+    "value_error": "RMS error of the critic against the exact values, over all states that can be visited",
     "optimal_action": "probability of an optimal action under the policy, averaged over the start distribution",
-    "estimator_error": "exact bias, variance and MSE of the advantage estimator; no sampling",
-    "gradient_error": "exact bias, variance trace and cosine of the expected gradient; no sampling",
+    "estimator_error": "exact bias, variance and MSE of the advantage estimator in the first seed's world; no sampling",
+    "gradient_error": "exact bias, variance trace and cosine of the expected gradient of the loss summed over each "
+    "episode, whatever the aggregation, in the first seed's world; no sampling",
     "first_update": "loss and gradient of the first update on one batch, against the REINFORCE gradient",
 }
 
