@@ -86,6 +86,5 @@ def orthogonal(streams: Streams, inputs: int, outputs: int, gain: float) -> Tens
     long, short = max(inputs, outputs), min(inputs, outputs)
     q, r = torch.linalg.qr(streams.normals(0, long, short))
     weights: Tensor = gain * q * r.diagonal(dim1=1, dim2=2).sign()[:, None]
-    return (
-        weights if inputs >= outputs else weights.mT
-    ).contiguous()  # Q comes in columns, which every step would copy
+    oriented = weights if inputs >= outputs else weights.mT
+    return oriented.contiguous()  # Q comes in columns, which every step would copy

@@ -61,6 +61,7 @@ def compare(
     elif not isinstance(study, Study):
         study = make_study(study, where or {})
     plan = make_plan(study, registry, where)
+    plan.probe()  # here and not with the plan, which every worker makes anew
     about = provenance(registry, plan.components, plan.names, study.seed_list)
     store = None
     if out is not None:

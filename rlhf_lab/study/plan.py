@@ -43,6 +43,12 @@ class Plan:
         """The classes of all components that the arms use."""
         return {component for spec, _ in self.specs for component in _components(spec)}
 
+    def probe(self) -> None:
+        """Build every arm once, so that what does not fit together is told before anything runs."""
+        for arm, (spec, _) in zip(self.arms, self.specs, strict=True):
+            with told(arm.name, self.registry):
+                probe(spec, frozenset(self.study.measure), self.study.seed_list[0])
+
     def run(
         self,
         number: int,
@@ -81,12 +87,10 @@ def make_plan(study: Study, registry: Registry, where: Positions | None = None) 
     specs = [_spec(arm, study, registry, where or {}) for arm in arms]
     if set(study.measure) - measures.STATIC and any(spec.trainer is None for spec, _ in specs):
         raise LabError("spec.trainer: what the study measures needs one; add `trainer: NAME`")
-    for arm, (spec, _) in zip(arms, specs, strict=True):
+    for spec, _ in specs:
         if "exact" in spec.model_fields_set and not set(study.measure) & measures.STATIC:
             exact = " or ".join(sorted(measures.STATIC))
             raise LabError(f"exact: nothing here is measured exactly; measure {exact}, or leave it out")
-        with told(arm.name, registry):
-            probe(spec, frozenset(study.measure), study.seed_list[0])
     return Plan(study, registry, tuple(arms), tuple(specs))
 
 

@@ -253,8 +253,9 @@ def _parts(spent: Array, amount: int) -> Tensor:
 
 def _spent(budget: Budget, learner: Learner, metrics: Mapping[str, Tensor]) -> Array:
     """Return ``[seeds]``: iterations, steps or episodes so far. Seeds whose episodes are short need more iterations."""
-    counted = metrics["steps" if budget.unit == "iterations" else budget.unit].double().numpy()
-    return np.full_like(counted, learner.iteration) if budget.unit == "iterations" else counted
+    if budget.unit == "iterations":
+        return np.full(len(metrics["steps"]), float(learner.iteration))
+    return metrics[budget.unit].double().numpy()
 
 
 def _save(arm: str, learner: Learner, recorder: _Recorder, store: Store, identity: str, spent: Array) -> None:
