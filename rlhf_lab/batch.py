@@ -50,6 +50,8 @@ class Batch:
 
     axes: ClassVar[str]  # names of the first field's trailing axes, for messages
     trailing: ClassVar[int] = 1  # how many axes of the first field are not leading axes
+    finite: ClassVar[tuple[str, ...]] = ()  # fields without NaN and infinity where valid
+    finite_everywhere: ClassVar[tuple[str, ...]] = ()
     _layout: ClassVar[list[tuple[str, str, str, bool]]]  # of each tensor field: name, dtype, axes, whether optional
 
     def __post_init__(self) -> None:
@@ -76,6 +78,10 @@ class Batch:
                 raise self._error(name, f"device {device}", value.device)
             if value.dtype is not (floating if dtype == "float" else boolean):
                 self._check_dtype(name, value, dtype, first)
+        for name in self.finite:
+            self._check_finite(name, values["valid"])
+        for name in self.finite_everywhere:
+            self._check_finite(name, None, "everywhere")
 
     def _error(self, name: str, due: str, found: object) -> BatchError:
         what = f"shape {list(found.shape)} {found.dtype}" if isinstance(found, Tensor) else repr(found)

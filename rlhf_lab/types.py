@@ -100,6 +100,7 @@ class PolicyBatch(Batch):
     """
 
     axes: ClassVar[str] = "t"
+    finite: ClassVar[tuple[str, ...]] = ("advantages", "old_log_probs", "ref_log_probs", "behaviour_log_probs")
 
     log_probs: Tensor = required("float", "same")  # [*b,t] under the policy being learned
     advantages: Tensor = required("float", "same")  # [*b,t]
@@ -113,17 +114,13 @@ class PolicyBatch(Batch):
     uniforms: Tensor | None = optional("float", "same")  # iid U(0,1) for a random loss
     state: Mapping[str, Tensor] | None = None  # of a stateful loss
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("advantages", "old_log_probs", "ref_log_probs", "behaviour_log_probs"):
-            self._check_finite(name, self.valid)
-
 
 @dataclass(frozen=True, eq=False)
 class ValueBatch(Batch):
     """What a value objective reads. Only ``values`` carries gradient."""
 
     axes: ClassVar[str] = "t"
+    finite: ClassVar[tuple[str, ...]] = ("returns", "old_values")
 
     values: Tensor = required("float", "same")  # [*b,t] V(s_t) of the critic being learned
     returns: Tensor = required("float", "same")  # [*b,t] the target
@@ -133,17 +130,14 @@ class ValueBatch(Batch):
     uniforms: Tensor | None = optional("float", "same")
     state: Mapping[str, Tensor] | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_finite("returns", self.valid)
-        self._check_finite("old_values", self.valid)
-
 
 @dataclass(frozen=True, eq=False)
 class Rankings(Batch):
     """Responses to one prompt, best first (in no order where ``desirable`` or ``targets`` is given)."""
 
     axes: ClassVar[str] = "k"
+    finite: ClassVar[tuple[str, ...]] = ("log_probs", "ref_log_probs", "targets", "gains", "token_kl")
+    finite_everywhere: ClassVar[tuple[str, ...]] = ("preference_prob", "margins", "weights")
 
     log_probs: Tensor = required("float", "same")  # [*b,k] summed over the response
     ref_log_probs: Tensor | None = optional("float", "same")
@@ -165,19 +159,14 @@ class Rankings(Batch):
     uniforms: Tensor | None = optional("float", "row")
     state: Mapping[str, Tensor] | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("log_probs", "ref_log_probs", "targets", "gains", "token_kl"):
-            self._check_finite(name, self.valid)
-        for name in ("preference_prob", "margins", "weights"):
-            self._check_finite(name, None, "everywhere")
-
 
 @dataclass(frozen=True, eq=False)
 class Scores(Batch):
     """A reward model's scores of responses to one prompt, best first, for a reward-model objective."""
 
     axes: ClassVar[str] = "k"
+    finite: ClassVar[tuple[str, ...]] = ("scores", "targets")
+    finite_everywhere: ClassVar[tuple[str, ...]] = ("preference_prob", "margins", "weights")
 
     scores: Tensor = required("float", "same")  # [*b,k]
     valid: Tensor | None = optional("bool", "same")
@@ -188,13 +177,6 @@ class Scores(Batch):
     weights: Tensor | None = optional("float", "row")
     uniforms: Tensor | None = optional("float", "row")
     state: Mapping[str, Tensor] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("scores", "targets"):
-            self._check_finite(name, self.valid)
-        for name in ("preference_prob", "margins", "weights"):
-            self._check_finite(name, None, "everywhere")
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from torch import Tensor
 from rlhf_lab.components import Environment
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
+from rlhf_lab.training.adapter import making
 from rlhf_lab.training.protocols import Actor, Size, Spaces
 from rlhf_lab.training.samples import Samples
 from rlhf_lab.training.stepped import Step, fill_uniforms, record
@@ -214,15 +215,10 @@ class GymnasiumEnvironment(Environment):
     def _vector(self, rows: int) -> VectorEnv:
         sync = self.vectorization == "sync"
         options = {"autoreset_mode": _MODES[self.autoreset or "same_step"]} if sync else {}
-        try:
+        with making(self.id, self.kwargs):
             env = gymnasium.make_vec(
                 self.id, rows, vectorization_mode=self.vectorization, vector_kwargs=options, **self.kwargs
             )
-        except Exception as error:  # an environment's own constructor may raise anything
-            told = f" with kwargs {self.kwargs}" if self.kwargs else ""
-            raise LabError(
-                f"environment.id: Gymnasium cannot make {self.id!r}{told}: {type(error).__name__}: {error}"
-            ) from None
         if not isinstance(env.metadata.get("autoreset_mode"), AutoresetMode):
             raise LabError(f"environment.id: {self.id!r} does not say its autoreset_mode; use vectorization: sync")
         return env

@@ -8,6 +8,7 @@ import gymnasium
 from pydantic import Field
 
 from rlhf_lab.errors import LabError
+from rlhf_lab.training.adapter import making
 from rlhf_lab.training.finite import MAX_STEPS, FiniteWorld
 from rlhf_lab.worlds.tabular import TabularMDP
 
@@ -28,13 +29,8 @@ class TransitionTable(FiniteWorld):
 
     def world(self) -> TabularMDP:
         """Return the table as a world."""
-        try:
+        with making(self.id, self.kwargs):
             env = gymnasium.make(self.id, **self.kwargs)
-        except Exception as error:  # an environment's own constructor may raise anything
-            told = f" with kwargs {self.kwargs}" if self.kwargs else ""
-            raise LabError(
-                f"environment.id: Gymnasium cannot make {self.id!r}{told}: {type(error).__name__}: {error}"
-            ) from None
         table = getattr(env.unwrapped, "P", None)
         start = getattr(env.unwrapped, "initial_state_distrib", None)
         env.close()

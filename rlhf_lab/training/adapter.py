@@ -1,17 +1,35 @@
-"""Finite worlds as Gymnasium environments: one episode at a time, from the same tables as the batched rollouts."""
+"""The border to Gymnasium: finite worlds as its environments, and errors where it cannot make one of its own.
+
+A finite world plays one episode at a time, from the same tables as the batched rollouts.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Discrete
 
+from rlhf_lab.errors import LabError
 from rlhf_lab.training.finite import FiniteWorld
 from rlhf_lab.training.walk import draw_index, tabulate
 
-__all__ = ["FiniteEnv"]
+__all__ = ["FiniteEnv", "making"]
+
+
+@contextmanager
+def making(name: str, kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Turn whatever Gymnasium or an environment's constructor raises into a ``LabError`` with id and arguments."""
+    try:
+        yield
+    except Exception as error:
+        told = f" with kwargs {kwargs}" if kwargs else ""
+        raise LabError(
+            f"environment.id: Gymnasium cannot make {name!r}{told}: {type(error).__name__}: {error}"
+        ) from None
 
 
 class FiniteEnv(gymnasium.Env[np.int64, np.int64]):
