@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pluggy
 
 if TYPE_CHECKING:
+    from rlhf_lab.conformance import verify
     from rlhf_lab.study.api import compare, run
     from rlhf_lab.study.results import Results
 
-__all__ = ["CONTRACT", "Results", "compare", "hookimpl", "run"]
+__all__ = ["CONTRACT", "Results", "compare", "hookimpl", "run", "verify"]
 
 CONTRACT: Final = 1
 """Version of the plugin contract. A plugin module may pin it with ``RLHF_LAB_CONTRACT = 1``."""
@@ -25,6 +26,7 @@ _LAZY: Final = {
     "Results": "rlhf_lab.study.results",
     "compare": "rlhf_lab.study.api",
     "run": "rlhf_lab.study.api",
+    "verify": "rlhf_lab.conformance",
 }
 
 

@@ -13,13 +13,20 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "BatchError", "clean", "optional", "required", "true_somewhere", "unchecked"]
+__all__ = ["Batch", "BatchError", "Refused", "clean", "optional", "required", "true_somewhere", "unchecked"]
 
 _INTEGERS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
 
 
 class BatchError(ValueError):
     """A tensor batch breaks its contract; the message names batch, field, what was found and what is due."""
+
+
+class Refused(BatchError):  # noqa: N818
+    """A component does not take this batch, which is sound; raised by the component, with the reason.
+
+    Verification does not judge a component by what it refuses.
+    """
 
 
 def clean(x: Tensor, valid: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 
 import typer
 
+from rlhf_lab import cli_verify
+from rlhf_lab.cli_options import Json, Plugins, open_registry
 from rlhf_lab.errors import LabError
 
 if TYPE_CHECKING:
-    from rlhf_lab.registry import Registry
     from rlhf_lab.study.results import Results
 
 __all__ = ["app", "main"]
@@ -30,11 +31,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Plugins = Annotated[
-    list[str] | None,
-    typer.Option("--plugin", metavar="FILE.py|MODULE", help="Also load this plugin; may be given several times."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run directory. Default: below ./runs.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="a.b=v", help="Change a value of the spec, or seeds=N.")
@@ -51,7 +47,7 @@ def list_components(
     """Show what is registered and from where."""
     from rlhf_lab.listing import listed, print_list
 
-    registry = _registry(plugin)
+    registry = open_registry(plugin)
     if role is not None and role not in registry.roles():
         raise LabError(f"no component has the role {role!r}. Roles: {', '.join(registry.roles())}.")
     if as_json:
@@ -69,7 +65,7 @@ def show(
     """Show a component's formula, parameters and source line."""
     from rlhf_lab.listing import described, print_component
 
-    registry = _registry(plugin)
+    registry = open_registry(plugin)
     component = registry.find(name)
     if as_json:
         typer.echo(json.dumps(described(registry, component), indent=1, default=str))
@@ -101,7 +97,7 @@ def compare(
     from rlhf_lab.study.edit import edit_study, study_places, study_yaml
     from rlhf_lab.study.store import fingerprint
 
-    registry = _registry(plugin)
+    registry = open_registry(plugin)
     name, data, where = find_study(study, registry)
     changed = edit_study(data, registry, arms=arm or [], settings=settings or [], seeds=seeds)
     if show_yaml:
@@ -138,7 +134,7 @@ def run(
     from rlhf_lab.study.edit import apply_settings, spec_places
     from rlhf_lab.yaml_file import load_yaml
 
-    registry = _registry(plugin)
+    registry = open_registry(plugin)
     data, where = load_yaml(spec)
     changed = apply_settings(data, settings or [])
     where = spec_places(where, settings or [])
@@ -167,7 +163,7 @@ def report(
     from rlhf_lab.study.store import Store
 
     if plugin:
-        _registry(plugin)  # a report needs no plugin; one that does not load is told of, as with every command
+        open_registry(plugin)  # a report needs no plugin; one that does not load is told of, as with every command
     results = Store(directory).results()
     write_report(results, directory)
     _finish(results, directory, as_json)
@@ -178,7 +174,7 @@ def studies(plugin: Plugins = None, as_json: Json = False) -> None:
     """Show the named studies that plugins ship."""
     from rlhf_lab.listing import named_studies, print_studies
 
-    registry = _registry(plugin)
+    registry = open_registry(plugin)
     if as_json:
         typer.echo(json.dumps(named_studies(registry), indent=1))
     else:
@@ -193,7 +189,10 @@ def schema(
     """Print the JSON Schema of a study or a run spec, for editors."""
     from rlhf_lab.schema import json_schema
 
-    typer.echo(json.dumps(json_schema(_registry(plugin), what), indent=1))
+    typer.echo(json.dumps(json_schema(open_registry(plugin), what), indent=1))
+
+
+cli_verify.add_commands(app)
 
 
 def main() -> NoReturn:
@@ -214,17 +213,6 @@ def main() -> NoReturn:
 def _fail(message: str, code: int) -> NoReturn:
     typer.echo(f"rlhf-lab: {message}", err=True)
     sys.exit(code)
-
-
-def _registry(plugins: list[str] | None) -> Registry:
-    from rlhf_lab.registry import load_plugins
-
-    registry = load_plugins(plugins or ())
-    for broken in registry.broken:
-        if plugins and broken.source in plugins:
-            raise LabError(f"plugin {broken.source} did not load: {broken.reason}")
-        typer.echo(f"rlhf-lab: plugin {broken.source} did not load: {broken.reason}", err=True)
-    return registry
 
 
 @contextmanager

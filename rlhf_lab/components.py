@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, get_args
 
 import torch
@@ -99,6 +100,11 @@ class Component(BaseModel):
     def needs(self) -> frozenset[str]:
         """Return the optional batch fields that this instance reads; override where that depends on parameters."""
         return type(self).requires
+
+    @classmethod
+    def implementations(cls) -> Mapping[str, Callable[[], AbstractContextManager[None]]]:
+        """Return what forces each implementation of the same math, by name; verification compares their answers."""
+        return {}
 
     @model_serializer(mode="wrap")
     def _with_name(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

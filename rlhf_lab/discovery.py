@@ -26,10 +26,24 @@ from packaging.utils import canonicalize_name
 from rlhf_lab import CONTRACT, hookspecs
 from rlhf_lab.errors import LabError, did_you_mean
 
-__all__ = ["ALLOW_LIST", "GROUP", "Broken", "Source", "check", "contents", "installed", "local", "manager", "reason"]
+__all__ = [
+    "ALLOW_LIST",
+    "GROUP",
+    "LOCAL",
+    "Broken",
+    "Source",
+    "check",
+    "contents",
+    "installed",
+    "load_file",
+    "local",
+    "manager",
+    "reason",
+]
 
 GROUP: Final = "rlhf_lab"
 ALLOW_LIST: Final = "RLHF_LAB_PLUGINS"
+LOCAL: Final = "local"  # the distribution of a plugin that is given as a file, a module's name or a module
 
 
 @dataclass(frozen=True)
@@ -107,13 +121,14 @@ def _load_entry(entry: metadata.EntryPoint) -> ModuleType:
 def local(plugin: str | ModuleType) -> Source:
     """Return the source of a plugin that is given as a file, a module's name or a module."""
     if isinstance(plugin, ModuleType):
-        return Source(plugin.__name__, "local", "", lambda: plugin)
+        return Source(plugin.__name__, LOCAL, "", lambda: plugin)
     if plugin.endswith(".py") or os.sep in plugin:
-        return Source(plugin, "local", "", lambda: _load_file(Path(plugin)))
-    return Source(plugin, "local", "", lambda: importlib.import_module(plugin))
+        return Source(plugin, LOCAL, "", lambda: load_file(Path(plugin)))
+    return Source(plugin, LOCAL, "", lambda: importlib.import_module(plugin))
 
 
-def _load_file(path: Path) -> ModuleType:
+def load_file(path: Path) -> ModuleType:
+    """Return the module in a Python file; raises ``LabError`` where there is none, and whatever the file raises."""
     if not path.is_file():
         raise LabError("there is no such file" if path.is_absolute() else f"there is no such file in {Path.cwd()}")
     name = f"rlhf_lab_local_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"

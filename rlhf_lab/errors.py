@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["LabError", "complaint", "describe", "did_you_mean", "located"]
+__all__ = ["LabError", "MissingExtraError", "complaint", "describe", "did_you_mean", "located"]
 
 
 class LabError(Exception):
     """Something a user can mend. The command line prints its message and exits with 2, without a traceback."""
+
+
+class MissingExtraError(LabError):
+    """A plugin module's optional dependency is not installed, which is nothing to complain of at every command."""
 
 
 def did_you_mean(asked: str, possible: Iterable[str]) -> str:

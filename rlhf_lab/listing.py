@@ -12,8 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from rlhf_lab.components import Component
+from rlhf_lab.discovery import LOCAL
 from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry
+from rlhf_lab.skeleton import ROLES as VERIFIABLE
+from rlhf_lab.verified import recall
 from rlhf_lab.yaml_file import load_yaml
 
 __all__ = ["described", "listed", "named_studies", "print_component", "print_list", "print_studies"]
@@ -27,7 +30,10 @@ def listed(registry: Registry, role: str | None, *, broken_only: bool = False) -
             {"role": its_role, "name": name, "sources": [f"{o.source} ({o.file}:{o.line})" for o in origins]}
             for its_role, name, origins in registry.ambiguous(role)
         ],
-        "broken": [{"source": b.source, "reason": b.reason} for b in registry.broken],
+        "broken": [
+            {"source": b.source, "reason": b.reason}
+            for b in [*registry.broken, *(registry.missing if broken_only else [])]
+        ],
     }
 
 
@@ -49,6 +55,7 @@ def described(registry: Registry, component: type[Component]) -> dict[str, Any]:
         ],
         "requires": sorted(component.requires),
         "claims": sorted(component.claims),
+        "verified": {name: vars(found) for name, found in recall(component, origin).items()},
         "implements": component.implements,
         "conventions": dict(component.conventions),
         "scope": component.scope,
@@ -102,14 +109,45 @@ def print_component(registry: Registry, component: type[Component]) -> None:
         console.print()
     for label, value in (
         ("needs", ", ".join(data["requires"])),
-        ("claims", ", ".join(data["claims"])),
-        ("implements", data["implements"]),
+        *_verified(registry, component),
         ("scope", data["scope"]),
         ("reference", data["reference"]),
         ("source", data["source"]),
     ):
         if value:
             console.print(f"{label:<11}{value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _verified(registry: Registry, component: type[Component]) -> list[tuple[str, str]]:
+    """Return lines that say of claims, definition and laws whether verification found them to hold."""
+    origin = registry.origin(component)
+    found = recall(component, origin)
+    names = [each.name for each in registry.components()]
+    asked = component.name if names.count(component.name) == 1 else f"{component.role}/{component.name}"
+    plugin = f" --plugin {origin.source}" if origin.distribution == LOCAL else ""
+    unknown = f"not verified yet: rlhf-lab verify {asked}{plugin}"
+    words = {"passed": "verified", "failed": "FAILED", "skipped": "not judged"}
+
+    def told(law: str) -> str:
+        if law not in found or found[law].status not in words:
+            return unknown
+        last = found[law]
+        return f"{words[last.status]} ({last.examples} cases, {last.day})"
+
+    claims = sorted(component.claims)
+    width = max(map(len, claims), default=0)
+    lines = [("" if i else "claims", f"{claim:<{width}}  {told(claim)}") for i, claim in enumerate(claims)]
+    oracle = f"is-{component.implements}".replace("_", "-")
+    if component.implements:
+        lines.append(("implements", f"{component.implements}  {told(oracle)}"))
+    laws = {name: each for name, each in found.items() if name not in (*claims, oracle) and each.status in words}
+    failed = sorted(name for name, each in laws.items() if each.status == "failed")
+    held = sum(each.status == "passed" for each in laws.values())
+    if laws:
+        lines.append(("laws", f"{held} verified" + (f", FAILED: {', '.join(failed)}" if failed else "")))
+    elif component.role in VERIFIABLE:
+        lines.append(("laws", unknown))
+    return lines
 
 
 def print_studies(registry: Registry) -> None:

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from rlhf_lab import discovery
 from rlhf_lab.components import Component, Slot
 from rlhf_lab.discovery import ALLOW_LIST, Broken, Source
-from rlhf_lab.errors import LabError, describe, did_you_mean
+from rlhf_lab.errors import LabError, MissingExtraError, describe, did_you_mean
 
 __all__ = ["Broken", "Origin", "Registry", "UnknownComponentError", "load_plugins"]
 
@@ -48,6 +48,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.broken: list[Broken] = []
+        self.missing: list[Broken] = []  # not loaded for want of an optional dependency
         self.studies: dict[str, list[Path]] = {}
         self.properties: list[Any] = []
         self._found: dict[tuple[str, str], list[tuple[type[Component], Origin]]] = {}
@@ -100,7 +101,7 @@ class Registry:
             possible = f"No {role} is registered. Roles: {', '.join(self.roles()) or 'none'}."
         else:
             possible = did_you_mean(name, names)
-        raise UnknownComponentError(f"no {role} is called {name!r}. {possible}{self._broken_hint()}")
+        raise UnknownComponentError(f"no {role} is called {name!r}. {possible}{self._broken_hint(name)}")
 
     def find(self, name: str) -> type[Component]:
         """Return the component called ``name`` or ``role/name``, as the command line names it."""
@@ -114,7 +115,7 @@ class Registry:
             )
         if not roles:
             hint = did_you_mean(name, (n for _, n in self._found))
-            raise UnknownComponentError(f"no component is called {name!r}. {hint}{self._broken_hint()}")
+            raise UnknownComponentError(f"no component is called {name!r}. {hint}{self._broken_hint(name)}")
         return self.get(roles[0], name)
 
     def create(self, role: str, spec: Mapping[str, Any] | str | Component) -> Component:
@@ -134,8 +135,9 @@ class Registry:
             return None
         return f"{type(error).__name__}: {error} ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
 
-    def _broken_hint(self) -> str:
-        return "".join(f"\nNot loaded: {b.source}: {b.reason}" for b in self.broken)
+    def _broken_hint(self, name: str) -> str:
+        missing = self.missing if "@" in name else []  # ``gae@peer`` comes from a plugin that wraps the peer
+        return "".join(f"\nNot loaded: {b.source}: {b.reason}" for b in [*self.broken, *missing])
 
     def _add(self, source: Source, module: ModuleType) -> None:
         """Take over everything a plugin offers, or nothing of it."""
@@ -175,6 +177,8 @@ def load_plugins(extra: Iterable[str | ModuleType] = ()) -> Registry:
             module = source.load()
             discovery.check(module)
             registry._add(source, module)
+        except MissingExtraError as error:
+            registry.missing.append(Broken(source.label, str(error)))
         except (Exception, SystemExit) as error:
             registry.broken.append(Broken(source.label, discovery.reason(error)))
     return registry

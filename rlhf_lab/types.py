@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rlhf_lab.batch import Batch, BatchError, clean, optional, required, true_somewhere
+from rlhf_lab.batch import Batch, BatchError, Refused, clean, optional, required, true_somewhere
 
 __all__ = [
     "Advantages",
@@ -25,6 +25,7 @@ __all__ = [
     "Loss",
     "PolicyBatch",
     "Rankings",
+    "Refused",
     "Scores",
     "Trajectories",
     "ValueBatch",

@@ -33,7 +33,7 @@ def test_all_names_exist(name):
 
 
 def test_the_top_level_says_what_it_offers():
-    assert set(rlhf_lab.__all__) == {"CONTRACT", "Results", "compare", "hookimpl", "run"}
+    assert set(rlhf_lab.__all__) == {"CONTRACT", "Results", "compare", "hookimpl", "run", "verify"}
     assert callable(rlhf_lab.compare)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal, Protocol
+from functools import partial
+from typing import Final, Literal, Protocol
 
 from torch import Tensor
 
 from rlhf_lab.types import Trajectories
 from rlhf_lab_advantages import row_scans, tensor_scans
 
-__all__ = ["Scans", "backend", "scans"]
+__all__ = ["BACKENDS", "Scans", "backend", "scans"]
 
 _forced: ContextVar[Literal["numba", "torch"] | None] = ContextVar("advantages_backend", default=None)
 
@@ -36,6 +37,10 @@ def backend(name: Literal["numba", "torch"]) -> Iterator[None]:
         yield
     finally:
         _forced.reset(token)
+
+
+BACKENDS: Final = {"numba": partial(backend, "numba"), "torch": partial(backend, "torch")}
+"""What forces each backend, by name: the ``implementations`` of every estimator that scans."""
 
 
 def scans(batch: Trajectories) -> Scans:

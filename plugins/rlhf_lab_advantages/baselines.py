@@ -28,6 +28,16 @@ class ConstantBaseline(RewardToGo):
 
     name = "constant_baseline"
     reference = "Williams 1992"
+    claims = frozenset(
+        {
+            "baseline-ignores-own-episode",
+            "baseline-is-its-parameter",
+            "future-only",
+            "returns-obey-bellman",
+            "unbiased-gradient",
+        }
+    )
+    implements = "constant_baseline"
 
     baseline: float = Field(default=0.0, description="the constant b")
 
@@ -46,6 +56,16 @@ class LeaveOneOutBaseline(RewardToGo):
 
     name = "loo_baseline"
     reference = "Kool et al. 2019"
+    claims = frozenset(
+        {
+            "baseline-averages-other-episodes",
+            "baseline-ignores-own-episode",
+            "linear-in-rewards-and-values",
+            "returns-obey-bellman",
+            "unbiased-gradient",
+        }
+    )
+    implements = "loo_baseline"
     scope = "batch"
 
     def __call__(self, batch: Trajectories) -> Advantages:
@@ -66,6 +86,16 @@ class OptimalBaseline(RewardToGo):
 
     name = "optimal_baseline"
     reference = "Greensmith et al. 2004"
+    claims = frozenset(
+        {
+            "baseline-averages-other-episodes",
+            "baseline-ignores-own-episode",
+            "linear-in-rewards-and-values",
+            "returns-obey-bellman",
+            "unbiased-gradient",
+        }
+    )
+    implements = "optimal_baseline"
     requires = frozenset({"score_norms"})
     scope = "batch"
 
@@ -85,6 +115,17 @@ class RunningMeanBaseline(RewardToGo):
 
     name = "running_mean_baseline"
     reference = "Sutton and Barto 2018, section 2.8"
+    claims = frozenset(
+        {
+            "baseline-ignores-own-episode",
+            "baseline-is-the-rows-score",
+            "future-only",
+            "linear-in-rewards-and-values",
+            "returns-obey-bellman",
+            "unbiased-gradient",
+        }
+    )
+    implements = "running_mean_baseline"
     requires = frozenset({"baseline_scores"})
 
     def __call__(self, batch: Trajectories) -> Advantages:
@@ -103,6 +144,21 @@ class ValueBaseline(RewardToGo):
 
     name = "value_baseline"
     reference = "Sutton and Barto 2018, section 13.4"
+    claims = frozenset(
+        {
+            "baseline-ignores-own-episode",
+            "baseline-is-the-value",
+            "future-only",
+            "linear-in-rewards-and-values",
+            "perfect-critic-gives-zero",
+            "returns-are-advantages-plus-values",
+            "returns-obey-bellman",
+            "shaping-invariant",
+            "unbiased-advantages",
+            "unbiased-gradient",
+        }
+    )
+    implements = "value_baseline"
     requires = frozenset({"values"})
 
     def __call__(self, batch: Trajectories) -> Advantages:

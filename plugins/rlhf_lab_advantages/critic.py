@@ -7,11 +7,14 @@ the end of an episode. ``returns`` = advantages + values is the critic's target.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+
 from pydantic import Field
 
 from rlhf_lab.components import AdvantageEstimator
 from rlhf_lab.types import Advantages, Trajectories
-from rlhf_lab_advantages.backends import scans
+from rlhf_lab_advantages.backends import BACKENDS, scans
 
 __all__ = ["GAE", "NStep", "TDLambda", "TemporalDifference"]
 
@@ -21,6 +24,10 @@ class _WithCritic(AdvantageEstimator):
     stacked = True
 
     gamma: float = Field(default=0.99, ge=0, le=1, description="discount per step")
+
+    @classmethod
+    def implementations(cls) -> Mapping[str, Callable[[], AbstractContextManager[None]]]:
+        return BACKENDS
 
 
 class TemporalDifference(_WithCritic):
@@ -33,6 +40,17 @@ class TemporalDifference(_WithCritic):
 
     name = "td"
     reference = "Sutton and Barto 2018, eq. 6.5"
+    claims = frozenset(
+        {
+            "future-only",
+            "linear-in-rewards-and-values",
+            "one-step-error",
+            "perfect-critic-gives-zero",
+            "returns-are-advantages-plus-values",
+            "shaping-invariant",
+            "unbiased-advantages",
+        }
+    )
     implements = "td"
 
     def __call__(self, batch: Trajectories) -> Advantages:
@@ -49,6 +67,20 @@ class NStep(_WithCritic):
 
     name = "n_step"
     reference = "Sutton and Barto 2018, eq. 7.1"
+    claims = frozenset(
+        {
+            "future-only",
+            "linear-in-rewards-and-values",
+            "n-large-is-monte-carlo",
+            "n-one-is-td",
+            "n-step-telescopes",
+            "perfect-critic-gives-zero",
+            "returns-are-advantages-plus-values",
+            "shaping-invariant",
+            "unbiased-advantages",
+            "unbiased-gradient",
+        }
+    )
     implements = "n_step"
 
     n: int = Field(default=5, ge=1, description="real rewards before the critic is asked")
@@ -69,6 +101,20 @@ class GAE(_WithCritic):
 
     name = "gae"
     reference = "Schulman et al. 2016, eq. 16"
+    claims = frozenset(
+        {
+            "future-only",
+            "lambda-mixes-n-step",
+            "lambda-one-is-monte-carlo",
+            "lambda-zero-is-td",
+            "linear-in-rewards-and-values",
+            "perfect-critic-gives-zero",
+            "returns-are-advantages-plus-values",
+            "shaping-invariant",
+            "unbiased-advantages",
+            "unbiased-gradient",
+        }
+    )
     implements = "gae"
 
     lam: float = Field(default=0.95, ge=0, le=1, description="weight of longer returns")

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rlhf_lab.components import AdvantageEstimator
-from rlhf_lab.types import Advantages, BatchError, Trajectories, clean
+from rlhf_lab.types import Advantages, Refused, Trajectories, clean
 from rlhf_lab_advantages.layout import given, last_valid, relabel, run_labels, table
 from rlhf_lab_advantages.statistics import centred, standardised, sums
 
@@ -51,6 +51,19 @@ class RLOO(_GroupEstimator):
 
     name = "rloo"
     reference = "Kool et al. 2019"
+    claims = frozenset(
+        {
+            "constant-group-is-zero",
+            "linear-in-rewards-and-values",
+            "one-response-is-zero",
+            "order-kept",
+            "own-score-counts-once",
+            "score-is-the-sum",
+            "shift-invariant-scores",
+            "sums-to-zero",
+            "unbiased-gradient",
+        }
+    )
     implements = "rloo"
 
     def _compare(self, scores: Tensor, present: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
@@ -69,6 +82,19 @@ class GRPO(_GroupEstimator):
 
     name = "grpo"
     reference = "Shao et al. 2024, section 4.1.2"
+    claims = frozenset(
+        {
+            "bernoulli-rewards-give-arcsin",
+            "constant-group-is-zero",
+            "one-response-is-zero",
+            "order-kept",
+            "scale-invariant-scores",
+            "score-is-the-sum",
+            "shift-invariant-scores",
+            "sums-to-zero",
+            "unit-deviation",
+        }
+    )
     implements = "grpo"
 
     ddof: int = Field(default=1, ge=0, le=1, description="the variance divides by the size of the group minus this")
@@ -88,6 +114,19 @@ class GroupMean(_GroupEstimator):
 
     name = "grpo_mean"
     reference = "Liu et al. 2025"
+    claims = frozenset(
+        {
+            "constant-group-is-zero",
+            "group-mean-shrinks-gradient",
+            "linear-in-rewards-and-values",
+            "one-response-is-zero",
+            "order-kept",
+            "score-is-the-sum",
+            "shift-invariant-scores",
+            "sums-to-zero",
+        }
+    )
+    implements = "grpo_mean"
 
     def _compare(self, scores: Tensor, present: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
         return centred(scores, present, labels, sizes)
@@ -97,7 +136,7 @@ def _refuse_several_episodes(batch: Trajectories) -> None:
     inner = (batch.terminated | batch.truncated) & ~last_valid(batch.valid)
     if bool(inner.any()):
         at = [int(i) for i in inner.nonzero()[0]]
-        raise BatchError(
+        raise Refused(
             f"Trajectories: row {at[:-1]} holds several episodes (one ends at step {at[-1]}, and valid steps follow); "
             "a group estimator takes one episode, a response, per row. Split the row"
         )

@@ -18,6 +18,18 @@ from rlhf_lab_advantages.statistics import standardised, sums
 
 __all__ = ["BatchNormalizer", "GroupNormalizer", "NoNormalizer"]
 
+_STANDARDISED = frozenset(
+    {
+        "mean-zero",
+        "unit-deviation",
+        "shifted-and-scaled",
+        "shift-invariant",
+        "scale-invariant",
+        "constant-is-zero",
+        "odd",
+    }
+)
+
 
 class NoNormalizer(AdvantageNormalizer):
     """Leaves advantages as they are.
@@ -28,6 +40,8 @@ class NoNormalizer(AdvantageNormalizer):
     name = "none"
     scope = "step"
     stacked = True
+    claims = frozenset({"identity", "odd", "shifted-and-scaled"})
+    implements = "none"
 
     def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages:
         return advantages
@@ -70,6 +84,8 @@ class BatchNormalizer(_Standardiser):
 
     name = "batch"
     reference = "Andrychowicz et al. 2021"
+    claims = _STANDARDISED
+    implements = "batch"
 
     def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages:
         runs = len(by_run(batch.rewards))
@@ -88,6 +104,8 @@ class GroupNormalizer(_Standardiser):
     reference = "Shao et al. 2024, section 4.1.2"
     requires = frozenset({"group_ids"})
     scope = "group"
+    claims = _STANDARDISED
+    implements = "group"
 
     def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages:
         labels, groups = relabel(run_labels(batch.rewards), given(batch, "group_ids").flatten())

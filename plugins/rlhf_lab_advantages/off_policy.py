@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+
 from pydantic import Field
 
 from rlhf_lab.components import AdvantageEstimator
 from rlhf_lab.types import Advantages, Trajectories
-from rlhf_lab_advantages.backends import scans
+from rlhf_lab_advantages.backends import BACKENDS, scans
 
 __all__ = ["VTrace"]
 
@@ -27,6 +30,20 @@ class VTrace(AdvantageEstimator):
 
     name = "v_trace"
     reference = "Espeholt et al. 2018, eq. 1"
+    claims = frozenset(
+        {
+            "future-only",
+            "linear-in-rewards-and-values",
+            "no-trace-is-one-step",
+            "on-policy-is-the-lambda-return",
+            "perfect-critic-gives-zero",
+            "ratios-are-capped",
+            "shaping-invariant",
+            "unbiased-advantages",
+            "unbiased-off-policy",
+            "v-trace-fixed-point",
+        }
+    )
     requires = frozenset({"values", "next_values", "log_probs", "target_log_probs"})
     implements = "v_trace"
     stacked = True
@@ -39,6 +56,10 @@ class VTrace(AdvantageEstimator):
     c_bar: float = Field(
         default=1.0, ge=0, allow_inf_nan=True, description="cap of the weights along the trace: how far errors travel"
     )
+
+    @classmethod
+    def implementations(cls) -> Mapping[str, Callable[[], AbstractContextManager[None]]]:
+        return BACKENDS
 
     def __call__(self, batch: Trajectories) -> Advantages:
         return Advantages(*scans(batch).v_trace(batch, self.gamma, self.lam, self.rho_bar, self.c_bar))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from rlhf_lab.components import AdvantageEstimator
 from rlhf_lab.types import Advantages, Trajectories
-from rlhf_lab_advantages.backends import scans
+from rlhf_lab_advantages.backends import BACKENDS, scans
 from rlhf_lab_advantages.layout import by_run, episode_labels
 
 __all__ = ["MonteCarlo", "RewardToGo", "TotalReturn"]
@@ -26,6 +29,10 @@ class RewardToGo(AdvantageEstimator):
 
     def needs(self) -> frozenset[str]:
         return type(self).requires | ({"next_values"} if self.bootstrap else frozenset())
+
+    @classmethod
+    def implementations(cls) -> Mapping[str, Callable[[], AbstractContextManager[None]]]:
+        return BACKENDS
 
     def rewards_to_go(self, batch: Trajectories) -> Tensor:
         """Return G_t = Σ_k γᵏ·r_{t+k} to the end of the episode, ``[*b,t]``; 0 where not valid."""
@@ -46,6 +53,15 @@ class MonteCarlo(RewardToGo):
 
     name = "monte_carlo"
     reference = "Sutton and Barto 2018, section 13.3"
+    claims = frozenset(
+        {
+            "advantages-are-returns",
+            "future-only",
+            "linear-in-rewards-and-values",
+            "returns-obey-bellman",
+            "unbiased-gradient",
+        }
+    )
     implements = "monte_carlo"
 
     def __call__(self, batch: Trajectories) -> Advantages:
@@ -64,6 +80,15 @@ class TotalReturn(RewardToGo):
 
     name = "total_return"
     reference = "Williams 1992"
+    claims = frozenset(
+        {
+            "linear-in-rewards-and-values",
+            "one-number-per-episode",
+            "returns-obey-bellman",
+            "unbiased-discounted-gradient",
+        }
+    )
+    implements = "total_return"
 
     def __call__(self, batch: Trajectories) -> Advantages:
         returns = self.rewards_to_go(batch)

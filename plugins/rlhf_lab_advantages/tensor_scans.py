@@ -39,7 +39,7 @@ def n_step(batch: Trajectories, gamma: float, n: int) -> tuple[Tensor, Tensor]:
     ends = episode_ends(batch)
     bootstraps = _bootstraps(batch)
     base = (_wide(batch.rewards, batch.valid) + gamma * bootstraps * ends).gather(-1, order)
-    decay = (gamma * (batch.valid & ~ends)).to(base.dtype).gather(-1, order)
+    decay = gamma * (batch.valid & ~ends).to(base.dtype).gather(-1, order)  # a float times bool would be float32
     window = max(1, min(n, base.shape[-1]))  # no window holds more than a row
     base, decay = _power(base, decay, window)
     packed = base + decay * _later(bootstraps.gather(-1, order), window - 1)

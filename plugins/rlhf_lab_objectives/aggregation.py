@@ -30,6 +30,16 @@ class TokenMean(Aggregation):
     name = "token_mean"
     reference = "Schulman et al. 2017, eq. 7"
     scope = "step"
+    claims = frozenset(
+        {
+            "is-a-mean",
+            "every-step-weighs-alike",
+            "steps-of-a-sequence-weigh-alike",
+            "equal-lengths-weigh-alike",
+            "cut-off-episodes-count",
+        }
+    )
+    implements = "token_mean"
     stacked = True
 
     def __call__(self, valid: Tensor, ends: Tensor) -> Weights:
@@ -49,6 +59,16 @@ class SequenceMean(Aggregation):
 
     name = "sequence_mean"
     reference = "Shao et al. 2024 (GRPO), eq. 3"
+    claims = frozenset(
+        {
+            "is-a-mean",
+            "every-sequence-weighs-alike",
+            "steps-of-a-sequence-weigh-alike",
+            "equal-lengths-weigh-alike",
+            "cut-off-episodes-count",
+        }
+    )
+    implements = "sequence_mean"
     stacked = True
 
     def __call__(self, valid: Tensor, ends: Tensor) -> Weights:
@@ -68,6 +88,17 @@ class SequenceSum(Aggregation):
 
     name = "sequence_sum"
     reference = "Williams 1992"
+    claims = frozenset(
+        {
+            "sequence-sums-averaged",
+            "every-step-weighs-alike",
+            "steps-of-a-sequence-weigh-alike",
+            "length-free",
+            "equal-lengths-weigh-alike",
+            "cut-off-episodes-count",
+        }
+    )
+    implements = "sequence_sum"
     stacked = True
 
     def __call__(self, valid: Tensor, ends: Tensor) -> Weights:
@@ -87,6 +118,18 @@ class Constant(Aggregation):
 
     name = "constant"
     reference = "Liu et al. 2025 (Dr. GRPO), section 3.2"
+    claims = frozenset(
+        {
+            "inversely-proportional-to-length",
+            "length-one-is-sequence-sum",
+            "every-step-weighs-alike",
+            "steps-of-a-sequence-weigh-alike",
+            "length-free",
+            "equal-lengths-weigh-alike",
+            "cut-off-episodes-count",
+        }
+    )
+    implements = "constant"
     stacked = True
     length: float = Field(default=1.0, gt=0, allow_inf_nan=False, description="divisor of each sequence's summed loss")
 

@@ -18,6 +18,15 @@ class Fixed(Controller):
     """
 
     name = "fixed"
+    claims = frozenset(
+        {
+            "never-changes",
+            "more-divergence-never-lowers",
+            "zero-stays-zero",
+            "proportional-to-the-coefficient",
+        }
+    )
+    implements = "fixed"
     stacked = True
 
     def __call__(self, coefficient: Tensor, observed: Tensor) -> Tensor:
@@ -36,6 +45,19 @@ class AdaptiveKL(Controller):
 
     name = "adaptive_kl"
     reference = "Schulman et al. 2017, section 4"
+    claims = frozenset(
+        {
+            "more-divergence-never-lowers",
+            "zero-stays-zero",
+            "proportional-to-the-coefficient",
+            "fixed-point-at-target",
+            "moves-towards-target",
+            "dead-zone",
+            "steps-by-a-factor",
+            "step-within-factor",
+        }
+    )
+    implements = "adaptive_kl"
     stacked = True
     target: float = Field(default=0.01, gt=0, allow_inf_nan=False, description="divergence to be held, in nats")
     tolerance: float = Field(default=1.5, ge=1, description="ratio to the target within which nothing changes")
@@ -59,6 +81,19 @@ class ProportionalKL(Controller):
 
     name = "proportional_kl"
     reference = "Ziegler et al. 2019, section 2.2"
+    claims = frozenset(
+        {
+            "more-divergence-never-lowers",
+            "zero-stays-zero",
+            "proportional-to-the-coefficient",
+            "fixed-point-at-target",
+            "moves-towards-target",
+            "linear-within-clip",
+            "saturates-beyond-clip",
+            "step-within-rate-times-clip",
+        }
+    )
+    implements = "proportional_kl"
     stacked = True
     target: float = Field(default=6.0, gt=0, allow_inf_nan=False, description="divergence to be held, in nats")
     rate: float = Field(default=0.1, gt=0, le=1, description="relative change per relative error")

@@ -38,7 +38,20 @@ class K1(KLEstimator):
 
     name = "k1"
     reference = 'Schulman 2020, "Approximating KL divergence"'
-    claims = frozenset({"unbiased-value", "off-policy-loss-gradient"})
+    claims = frozenset(
+        {
+            "unbiased-value",
+            "off-policy-loss-gradient",
+            "no-loss-gradient",
+            "antisymmetric",
+            "as-large-as-the-log-ratio",
+            "policy-ratio-carries-gradient",
+            "only-log-ratios-count",
+            "weighed-by-the-policy-ratio",
+            "gradient-is-derivative",
+            "infinite-without-reference-support",
+        }
+    )
     implements = "k1"
     stacked = True
 
@@ -57,6 +70,20 @@ class AbsoluteKL(KLEstimator):
     """
 
     name = "abs"
+    claims = frozenset(
+        {
+            "value-at-least-the-divergence",
+            "non-negative",
+            "symmetric",
+            "as-large-as-the-log-ratio",
+            "policy-ratio-carries-gradient",
+            "only-log-ratios-count",
+            "weighed-by-the-policy-ratio",
+            "gradient-is-derivative",
+            "infinite-without-reference-support",
+        }
+    )
+    implements = "abs"
     stacked = True
 
     def __call__(self, log_probs: Tensor, ref_log_probs: Tensor, *, old_log_probs: Tensor | None = None) -> Tensor:
@@ -76,7 +103,23 @@ class K2(KLEstimator):
 
     name = "k2"
     reference = 'Schulman 2020, "Approximating KL divergence"'
-    claims = frozenset({"loss-gradient", "off-policy-loss-gradient"})
+    claims = frozenset(
+        {
+            "loss-gradient",
+            "off-policy-loss-gradient",
+            "non-negative",
+            "symmetric",
+            "flat-at-the-reference",
+            "quadratic-in-the-log-ratio",
+            "half-square-near-the-reference",
+            "precise-near-the-reference",
+            "policy-ratio-detached",
+            "only-log-ratios-count",
+            "weighed-by-the-policy-ratio",
+            "gradient-is-derivative",
+            "infinite-without-reference-support",
+        }
+    )
     implements = "k2"
     stacked = True
 
@@ -98,7 +141,22 @@ class K3(KLEstimator):
 
     name = "k3"
     reference = 'Schulman 2020, "Approximating KL divergence"'
-    claims = frozenset({"unbiased-value", "off-policy-loss-gradient"})
+    claims = frozenset(
+        {
+            "unbiased-value",
+            "off-policy-loss-gradient",
+            "forward-loss-gradient",
+            "non-negative",
+            "flat-at-the-reference",
+            "half-square-near-the-reference",
+            "precise-near-the-reference",
+            "policy-ratio-carries-gradient",
+            "only-log-ratios-count",
+            "weighed-by-the-policy-ratio",
+            "gradient-is-derivative",
+            "infinite-without-reference-support",
+        }
+    )
     implements = "k3"
     stacked = True
 
@@ -122,7 +180,19 @@ class FullKL(KLEstimator):
 
     name = "full"
     reference = "Kullback & Leibler 1951"
-    claims = frozenset({"unbiased-value", "loss-gradient", "off-policy-loss-gradient"})
+    claims = frozenset(
+        {
+            "unbiased-value",
+            "loss-gradient",
+            "off-policy-loss-gradient",
+            "non-negative",
+            "flat-at-the-reference",
+            "old-policy-does-not-matter",
+            "impossible-actions-count-nothing",
+            "infinite-without-reference-support",
+        }
+    )
+    implements = "full"
     stacked = True
     distributions = True
 

@@ -30,6 +30,22 @@ class Reinforce(PolicyObjective):
 
     name = "reinforce"
     reference = "Williams 1992, theorem 1"
+    claims = frozenset(
+        {
+            "gradient-everywhere",
+            "gradient-independent-of-log-probs",
+            "every-step-counts-once",
+            "gradient-of-its-value",
+            "homogeneous-in-advantages",
+            "linear-in-advantages",
+            "linear-in-log-probs",
+            "never-against-advantage",
+            "on-policy-gradient",
+            "unbiased-on-policy",
+            "value-is-gradient-times-log-prob",
+            "zero-advantage-zero-gradient",
+        }
+    )
     implements = "reinforce"
     stacked = True
     aggregations = ("token_mean", "sequence_sum", "constant")
@@ -53,6 +69,26 @@ class ImportanceWeighted(PolicyObjective):
     name = "importance_weighted"
     reference = "Schulman et al. 2017, eq. 6"
     requires = frozenset({"old_log_probs"})
+    claims = frozenset(
+        {
+            "depends-on-ratios-only",
+            "gradient-everywhere",
+            "every-step-counts-once",
+            "gradient-of-its-value",
+            "homogeneous-in-advantages",
+            "linear-in-advantages",
+            "linear-in-ratio",
+            "never-against-advantage",
+            "on-policy-gradient",
+            "on-policy-value",
+            "pessimistic-bound",
+            "unbiased-off-policy",
+            "unbiased-on-policy",
+            "unbiased-surrogate",
+            "zero-advantage-zero-gradient",
+        }
+    )
+    implements = "importance_weighted"
     stacked = True
     aggregations = ("token_mean", "sequence_sum", "constant")
 

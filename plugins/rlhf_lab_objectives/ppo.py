@@ -38,6 +38,25 @@ class PPOClip(PolicyObjective):
     name = "ppo_clip"
     reference = "Schulman et al. 2017, eq. 7"
     requires = frozenset({"old_log_probs"})
+    claims = frozenset(
+        {
+            "beyond-clip-is-the-edge",
+            "clip-gradient-support",
+            "clip-infinite-is-importance-weighted",
+            "depends-on-ratios-only",
+            "every-step-counts-once",
+            "gradient-of-its-value",
+            "homogeneous-in-advantages",
+            "inside-clip-is-importance-weighted",
+            "never-against-advantage",
+            "on-policy-gradient",
+            "on-policy-value",
+            "pessimistic-bound",
+            "unbiased-on-policy",
+            "unclipped-is-unbiased-off-policy",
+            "zero-advantage-zero-gradient",
+        }
+    )
     implements = "ppo_clip"
     stacked = True
     aggregations = ("token_mean", "sequence_mean", "constant")
@@ -85,6 +104,23 @@ class PPOKL(PolicyObjective):
     name = "ppo_kl"
     reference = "Schulman et al. 2017, eq. 8"
     requires = frozenset({"old_log_probs"})
+    claims = frozenset(
+        {
+            "depends-on-ratios-only",
+            "every-step-counts-once",
+            "gradient-of-its-value",
+            "never-against-advantage",
+            "on-policy-gradient",
+            "on-policy-value",
+            "penalty-apart-from-advantages",
+            "penalty-follows-controller",
+            "penalty-is-kl-from-old",
+            "penalty-never-negative",
+            "pessimistic-bound",
+            "unbiased-on-policy",
+        }
+    )
+    implements = "ppo_kl"
     stacked = True
     coef: float = Field(
         default=1.0, ge=0, allow_inf_nan=False, description="weight of the penalty before the first step"

@@ -25,6 +25,22 @@ class MSEValue(ValueObjective):
 
     name = "mse"
     reference = "Sutton & Barto 2018, eq. 9.1"
+    claims = frozenset(
+        {
+            "at-least-mse",
+            "at-most-mse",
+            "depends-on-differences-only",
+            "even-in-the-error",
+            "gradient-is-the-error",
+            "every-step-counts-once",
+            "gradient-of-its-value",
+            "mean-minimises",
+            "non-negative",
+            "units-do-not-matter",
+            "unmoved-is-mse",
+            "zero-at-target",
+        }
+    )
     implements = "mse"
     stacked = True
 
@@ -49,6 +65,23 @@ class ClippedValue(ValueObjective):
     name = "clipped"
     reference = "Dhariwal et al. 2017 (OpenAI Baselines, ppo2)"
     requires = frozenset({"old_values"})
+    claims = frozenset(
+        {
+            "at-least-mse",
+            "clip-gradient-support",
+            "depends-on-differences-only",
+            "even-in-the-error",
+            "every-step-counts-once",
+            "gradient-of-its-value",
+            "is-the-larger-error",
+            "mean-minimises",
+            "non-negative",
+            "unbounded-is-mse",
+            "units-do-not-matter",
+            "unmoved-is-mse",
+            "zero-at-target",
+        }
+    )
     implements = "clipped"
     stacked = True
     clip: float = Field(
@@ -81,6 +114,23 @@ class HuberValue(ValueObjective):
 
     name = "huber"
     reference = "Huber 1964"
+    claims = frozenset(
+        {
+            "at-most-mse",
+            "depends-on-differences-only",
+            "even-in-the-error",
+            "gradient-is-bounded-error",
+            "every-step-counts-once",
+            "gradient-of-its-value",
+            "non-negative",
+            "small-delta-is-absolute-error",
+            "small-error-is-mse",
+            "unbounded-is-mse",
+            "units-do-not-matter",
+            "zero-at-target",
+        }
+    )
+    implements = "huber"
     stacked = True
     delta: float = Field(
         default=1.0, gt=0, allow_inf_nan=True, description="error at which the loss turns from square to linear"

@@ -18,7 +18,7 @@ from rlhf_lab.study.arms import assign, flatten, merge, parse_assignment
 from rlhf_lab.study.schema import Study
 from rlhf_lab.yaml_file import Positions
 
-__all__ = ["apply_settings", "edit_study", "spec_places", "study_places", "study_yaml"]
+__all__ = ["apply_settings", "component_of", "edit_study", "spec_places", "study_places", "study_yaml"]
 
 
 def edit_study(
@@ -32,7 +32,7 @@ def edit_study(
     edited = copy.deepcopy(dict(data))
     for text in arms:
         try:
-            role, component = _component(text, registry)
+            role, component = component_of(text, registry)
         except LabError as error:
             raise LabError(f"--arm {text}: {error}") from None
         present = edited.setdefault("arms", {"base": {}})
@@ -127,7 +127,7 @@ def _replace(places: dict[tuple[str, ...], str], path: str, option: str) -> None
         places[keys[:-1]] = option  # a name that nobody has is complained about where the component stands
 
 
-def _component(text: str, registry: Registry) -> tuple[str, dict[str, Any]]:
+def component_of(text: str, registry: Registry) -> tuple[str, dict[str, Any]]:
     """Return role and mapping of ``my_gae,lam=0.9``."""
     name, *rest = re.split(r",(?![^\[{]*[\]}])", text)  # not at commas inside of brackets
     found = registry.find(name.strip())

@@ -1,0 +1,85 @@
+"""What a plain function may take: the fields of its role's batches, and others that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.conformance.inputs import Estimated, LogProbs, Observed
+from rlhf_lab.types import PolicyBatch, Trajectories, ValueBatch
+
+__all__ = ["BEHIND", "FIELDS", "PSEUDO", "Given", "last_steps", "pseudo_fields", "required_by"]
+
+Given = Mapping[str, Tensor]
+"""A batch ``[rows, t]`` as a mapping."""
+
+_BATCHES: Final[Mapping[str, type]] = {
+    "advantage": Trajectories,
+    "normalizer": Estimated,
+    "objective": PolicyBatch,
+    "value": ValueBatch,
+    "kl": LogProbs,
+    "controller": Observed,
+}
+FIELDS: Final = {role: tuple(f.name for f in fields(b) if "axes" in f.metadata) for role, b in _BATCHES.items()}
+_OPTIONAL: Final = {role: {f.name for f in fields(b) if f.default is None} for role, b in _BATCHES.items()}
+
+_TRAJECTORY: Final = {
+    "done": "terminated or truncated",
+    "mask": "valid as a number",
+    "last_value": "[rows] the value behind the row's last step",
+    "values_with_last": "[rows, t+1] values and, behind the row's last step, the value there",
+}
+_MASK: Final = {"mask": _TRAJECTORY["mask"]}
+PSEUDO: Final[Mapping[str, Mapping[str, str]]] = {
+    "advantage": _TRAJECTORY,
+    "normalizer": _TRAJECTORY,
+    "objective": _MASK,
+    "value": _MASK,
+    "kl": {},
+    "controller": {},
+}
+"""What may be mapped to an argument besides the fields of a batch."""
+
+BEHIND: Final = frozenset({"next_values", "last_value", "values_with_last"})
+"""What tells of the critic's value behind a row's last step."""
+
+
+def required_by(role: str, takes: frozenset[str]) -> frozenset[str]:
+    """Return the optional batch fields that a function reads which takes these fields and pseudo-fields."""
+    found = set(takes)
+    found |= {"next_values"} if "last_value" in takes else set()
+    found |= {"values", "next_values"} if "values_with_last" in takes else set()
+    return frozenset(found & _OPTIONAL[role])
+
+
+def pseudo_fields(role: str, takes: frozenset[str], given: Given) -> dict[str, Tensor]:
+    """Return the pseudo-fields that a function takes, and ``next_values`` as it must see them."""
+    found = {}
+    if "mask" in takes:
+        found["mask"] = given["valid"].to(next(iter(given.values())).dtype)
+    if "done" in takes:
+        found["done"] = given["terminated"] | given["truncated"]
+    if not (takes & BEHIND and "next_values" in given):
+        return found
+    behind = given["next_values"]
+    if not takes & {"terminated", "done"}:
+        # who is not told of a termination is told that nothing follows
+        behind = behind.masked_fill(given["terminated"], 0)
+    last = last_steps(given["valid"])
+    found |= {"next_values": behind, "last_value": behind.masked_fill(~last, 0).sum(-1)}
+    if "values_with_last" in takes:
+        rows, steps = behind.shape
+        longer = torch.cat([given["values"], behind.new_zeros(rows, 1)], dim=-1)  # [rows, t+1]
+        at = torch.where(last.any(-1), last.int().argmax(-1) + 1, steps)
+        found["values_with_last"] = longer.scatter(-1, at[:, None], found["last_value"][:, None])
+    return found
+
+
+def last_steps(valid: Tensor) -> Tensor:
+    """Return where the last valid step of each row is."""
+    return valid & (valid.flip(-1).cumsum(-1).flip(-1) == 1)

@@ -1,0 +1,345 @@
+"""Claims of advantage estimators about expectations, checked by enumerating every episode of random tiny worlds.
+
+Worlds have up to three states that are left at once and for good, so that every episode ends within the horizon and the
+truth of finite and infinite horizon agree. What a component does not claim is measured and told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rlhf_lab.components import Component, PolicyObjective
+from rlhf_lab.conformance.property import Property, Violation, about, always, expect_equal, show_number
+from rlhf_lab.conformance.strategies import numbers, table
+from rlhf_lab.conformance.subject import Subject
+from rlhf_lab.errors import LabError
+from rlhf_lab.types import Advantages, Loss, PolicyBatch, Trajectories, clean
+from rlhf_lab.worlds import GradientError, TabularMDP, WorldError, estimator_error, gradient_error
+
+__all__ = ["EXPECTATIONS", "World", "tiny_worlds"]
+
+_ROUNDING: Final = 1e-12
+
+World = Mapping[str, Tensor]  # transition, reward, policy, behaviour, critic
+
+
+@st.composite
+def tiny_worlds(draw: st.DrawFn, states: int = 3) -> World:
+    """Draw a world: state i leads to later ones only, the last of which ends the episode; two actions everywhere.
+
+    Probabilities and rewards are dyadic; the critic is any table, the behaviour any policy of full support.
+    """
+    parts = table(draw, (1.0, 0.5, 0.25, 0.75, 0.0), states * 2, states).view(states, 2, states)
+    transition = torch.zeros(states + 1, 2, states + 1, dtype=torch.float64)
+    for state in range(states):
+        left = torch.ones(2, dtype=torch.float64)
+        for after in range(state + 1, states):
+            transition[state, :, after] = left * parts[state, :, after - 1]
+            left = left - transition[state, :, after]
+        transition[state, :, states] = left
+    transition[states, :, states] = 1
+    chances = (0.5, 0.25, 0.75, 0.125)
+    first = table(draw, chances, states + 1, 2)[:, :1]
+    other = table(draw, chances, states + 1, 2)[:, :1]
+    return {
+        "transition": transition,
+        "reward": table(draw, numbers(2), states + 1, 2 * (states + 1)).view(states + 1, 2, states + 1),
+        "policy": torch.cat([first, 1 - first], dim=1),
+        "behaviour": torch.cat([other, 1 - other], dim=1),
+        "critic": table(draw, numbers(2), 1, states + 1)[0],
+    }
+
+
+class _ScoreFunction(PolicyObjective):
+    """-A log π, whose expected gradient is what advantages are for."""
+
+    name = "score_function"
+
+    def __call__(self, batch: PolicyBatch) -> Loss:
+        return Loss(-batch.advantages.detach() * clean(batch.log_probs, batch.valid))
+
+
+class _Judged:
+    """The estimator of a subject for the enumerations of ``rlhf_lab.worlds``: guarded, its baseline scores filled."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        component = subject.component
+        self.role, self.name, self.scope, self.stacked = (
+            component.role,
+            component.name,
+            component.scope,
+            component.stacked,
+        )
+
+    def needs(self) -> frozenset[str]:
+        return self.subject.component.needs() - {"baseline_scores"}
+
+    def __call__(self, batch: Trajectories) -> Advantages:
+        if "baseline_scores" in self.subject.component.needs():
+            batch = replace(batch, baseline_scores=torch.full(batch.rewards.shape[:-1], 0.75, dtype=torch.float64))
+        component: Any = self.subject.component
+        answer: object = self.subject.guard.call(component, batch)
+        assert isinstance(answer, Advantages)
+        return answer
+
+
+def _mdp(world: World, gamma: float) -> TabularMDP:
+    states = len(world["critic"])
+    at = torch.arange(states)
+    return TabularMDP(world["transition"], world["reward"], (at == 0).double(), at == states - 1, gamma)
+
+
+def _samples(component: Component) -> int:
+    return 1 if component.scope in ("step", "episode") else 2
+
+
+def _told(error: Exception) -> Violation:
+    return Violation(str(error), "an answer to every episode of a tiny world")
+
+
+def _gradient(subject: Subject, world: World, **more: Any) -> GradientError:
+    """Return the expected gradient of the score function with the subject's advantages, and the true one."""
+    mdp = _mdp(world, float(subject.parameter("gamma", 1.0)))
+    component = subject.component
+    critic = world["critic"] if component.needs() & {"values", "next_values"} else None
+    more.setdefault("samples", _samples(component))
+    horizon = len(world["critic"]) - 1
+    try:
+        return gradient_error(mdp, world["policy"], _Judged(subject), _ScoreFunction(), critic, horizon, **more)
+    except (LabError, WorldError) as error:
+        raise _told(error) from None
+
+
+def _tuned(subject: Subject, horizon: int) -> Subject:
+    """Return the subject at λ = 1 or n beyond the horizon, where it has such a parameter."""
+    if subject.has("lam"):
+        return subject.of(lam=1.0)
+    return subject.of(n=horizon + 1) if subject.has("n") else subject
+
+
+def _same(found: Tensor, due: Tensor, what: str) -> None:
+    expect_equal({what: found}, {what: due}, tolerance=1e-8)
+
+
+def _unbiased_gradient(subject: Subject, world: World) -> None:
+    found = _gradient(_tuned(subject, len(world["critic"])), world)
+    _same(found.expected, found.true, "E[Σ A ∇log π]")
+
+
+def _unbiased_discounted_gradient(subject: Subject, world: World) -> None:
+    mdp = _mdp(world, float(subject.parameter("gamma", 1.0)))
+    due = mdp.policy_gradient(world["policy"]).flatten()
+    _same(_gradient(subject, world).expected, due, "E[Σ A ∇log π]")
+
+
+def _group_shrinks(subject: Subject, world: World) -> None:
+    for size in (2, 3):
+        found = _gradient(subject, world, samples=size)
+        _same(found.expected, found.true * (size - 1) / size, f"E[Σ A ∇log π] with {size} responses")
+
+
+def _unbiased_advantages(subject: Subject, world: World) -> None:
+    gamma = float(subject.parameter("gamma", 1.0))
+    mdp = _mdp(world, gamma)
+    critic = mdp.state_values(world["policy"])
+    horizon = len(critic) - 1
+    judge = subject.of(rho_bar=math.inf) if subject.has("rho_bar") else subject
+    try:
+        found = estimator_error(mdp, world["policy"], _Judged(judge), critic, horizon, _samples(subject.component))
+    except (LabError, WorldError) as error:
+        raise _told(error) from None
+    _same(found.cell_bias, torch.zeros_like(found.cell_bias), "E[A|s,a] - A^π(s,a)")
+
+
+def _enumerated(
+    subject: Subject, world: World, critic: Tensor, gamma: float
+) -> tuple[Tensor, Mapping[str, Tensor], Any]:
+    """Return probabilities, answers and outcomes of all episodes of the behaviour policy."""
+    outcomes = _mdp(world, gamma).enumerate(world["behaviour"], len(critic) - 1).with_values(critic)
+    steps = outcomes.trajectories
+    policy = world["policy"][outcomes.states[:, :-1], outcomes.actions].log().masked_fill(~steps.valid, 0)
+    return outcomes.probabilities, subject(replace(steps, target_log_probs=policy)), outcomes
+
+
+def _by_state(outcomes: Any, weights: Tensor, x: Tensor, states: int) -> tuple[Tensor, Tensor]:
+    """Return the mean of ``x [n,t]`` in each state, and how often the state is visited."""
+    counted = outcomes.trajectories.valid * weights[:, None]
+    where = outcomes.states[:, :-1]
+    visits = torch.zeros(states, dtype=torch.float64).index_add_(0, where.flatten(), counted.flatten())
+    total = torch.zeros(states, dtype=torch.float64).index_add_(0, where.flatten(), (counted * x).flatten())
+    return total / visits.clamp(min=1e-300), visits
+
+
+def _fixed_point(subject: Subject, world: World) -> None:
+    """The critic of the policy ∝ min(ρ̄ μ, π) is what the targets average to, so that no update moves it."""
+    gamma, rho_bar = float(subject.parameter("gamma", 1.0)), float(subject.parameter("rho_bar", 1.0))
+    judge = subject if not math.isinf(rho_bar) else subject.of(rho_bar=8.0)
+    bar = min(rho_bar, 8.0)
+    capped = torch.minimum(bar * world["behaviour"], world["policy"])
+    target = capped / capped.sum(-1, keepdim=True)
+    values = _mdp(world, gamma).state_values(target)
+    weights, answer, outcomes = _enumerated(judge, world, values, gamma)
+    mean, visits = _by_state(outcomes, weights, answer["returns"], len(values))
+    _same(torch.where(visits > 0, mean, values), values, "E[returns|s] with V of the policy ∝ min(ρ̄ μ, π)")
+
+
+def _off_policy(subject: Subject, world: World) -> None:
+    gamma = float(subject.parameter("gamma", 1.0))
+    mdp = _mdp(world, gamma)
+    values, judge = mdp.state_values(world["policy"]), subject.of(rho_bar=math.inf)
+    weights, answer, outcomes = _enumerated(judge, world, values, gamma)
+    ratio = world["policy"] / world["behaviour"]
+    due = (ratio * mdp.advantages(world["policy"]))[outcomes.states[:, :-1], outcomes.actions]
+    cell = outcomes.states[:, :-1] * 2 + outcomes.actions
+    counted = outcomes.trajectories.valid * weights[:, None]
+    total, true = (
+        torch.zeros(2 * len(values), dtype=torch.float64).index_add_(0, cell.flatten(), (counted * x).flatten())
+        for x in (answer["A"], due)
+    )
+    _same(total, true, "P(s,a) E[A|s,a] under the behaviour, at ρ̄ = inf")
+
+
+def _bernoulli_gradient(subject: Subject, chance: float, size: int) -> float:
+    """Return E[1/K Σ A ∇log π] for one logit, K responses that succeed with ``chance``: a binomial sum."""
+    batch = [torch.arange(size) < count for count in range(1, size)]
+    rewards = torch.stack(batch).double()[..., None]
+    on = torch.ones_like(rewards, dtype=torch.bool)
+    total = 0.0
+    for count, row in enumerate(rewards, 1):
+        steps = Trajectories(row, on[0], ~on[0], on[0], group_ids=torch.zeros(size, dtype=torch.int64))
+        advantages = subject(steps)["A"][:, 0]
+        score = torch.where(row[:, 0] > 0, 1 - chance, -chance)  # ∂ log π / ∂ logit
+        weight = math.comb(size, count) * chance**count * (1 - chance) ** (size - count)
+        total += weight * float((advantages * score).mean())
+    return total
+
+
+def _arcsin(subject: Subject, case: Mapping[str, float]) -> None:
+    """With K responses the gradient is within 3/K of that of 2 arcsin √p, which is √(p(1-p)) for a logit."""
+    judge = subject.of(eps=0.0) if subject.has("eps") else subject
+    chance, size = case["p"], int(case["responses"])
+    found, due = _bernoulli_gradient(judge, chance, size), math.sqrt(chance * (1 - chance))
+    if abs(found / due - 1) > 3 / size:
+        raise Violation(f"E gradient = {show_number(found)}", f"{show_number(due)} up to {3 / size:.1%}: ∇ 2 arcsin √p")
+
+
+def _reference_world() -> World:
+    """Return a world of two steps with a wrong critic, to measure what is not claimed."""
+    transition = torch.zeros(4, 2, 4, dtype=torch.float64)
+    transition[0, 0, 1:3] = torch.tensor([0.75, 0.25])
+    transition[0, 1, 1:3] = torch.tensor([0.25, 0.75])
+    transition[1:3, :, 3] = 1
+    transition[3, :, 3] = 1
+    reward = torch.zeros(4, 2, 4, dtype=torch.float64)
+    reward[0, 0, 1:3], reward[0, 1, 1:3] = torch.tensor([1.0, 0.5]), torch.tensor([0.0, 0.25])
+    reward[1, :, 3], reward[2, :, 3] = torch.tensor([2.0, 1.0]), torch.tensor([-1.0, 0.0])
+    policy = torch.tensor([[0.5, 0.5], [0.25, 0.75], [0.5, 0.5], [0.5, 0.5]], dtype=torch.float64)
+    critic = torch.tensor([1.0, 0.5, -0.5, 0.0], dtype=torch.float64)
+    behaviour = torch.tensor([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25], [0.5, 0.5]], dtype=torch.float64)
+    return {"transition": transition, "reward": reward, "policy": policy, "behaviour": behaviour, "critic": critic}
+
+
+def _measure_gradient(subject: Subject) -> str:
+    found = _gradient(subject, _reference_world())
+    if found.relative_bias < _ROUNDING:
+        return "expected gradient under a wrong critic: no bias on the reference world"
+    return (
+        f"expected gradient under a wrong critic: relative bias {show_number(found.relative_bias)}, "
+        f"cosine {show_number(found.cosine)} with the true one"
+    )
+
+
+def _measure_advantages(subject: Subject) -> str:
+    world = _reference_world()
+    mdp = _mdp(world, float(subject.parameter("gamma", 1.0)))
+    critic = mdp.state_values(world["policy"])
+    try:
+        found = estimator_error(
+            mdp, world["policy"], _Judged(subject), critic, len(critic) - 1, _samples(subject.component)
+        )
+    except (LabError, WorldError) as error:
+        raise _told(error) from None
+    bias = "none on the reference world" if found.bias < _ROUNDING else show_number(found.bias)
+    return f"bias of A under the exact critic, root mean square over visits: {bias}"
+
+
+def _claim(
+    id_: str,
+    statement: str,
+    reference: str,
+    check: Callable[[Subject, Any], None],
+    *,
+    measure: Callable[[Subject], str] | None = None,
+    share: float = 0.15,
+    applies: Callable[[Component], str | None] = always,
+    cases: st.SearchStrategy[Any] | None = None,
+) -> Property:
+    worlds = tiny_worlds() if cases is None else cases
+    return Property(id_, "advantage", statement, reference, True, check, worlds, applies, False, measure, share)
+
+
+_BERNOULLI: Final = st.sampled_from((0.5, 0.25)).map(lambda p: {"p": p, "responses": 48})
+
+
+EXPECTATIONS: Final[list[Property]] = [
+    _claim(
+        "unbiased-gradient",
+        "E[Σ A ∇log π] = Σ_t E[A^π ∇log π] for any critic and policy, at λ = 1 (n beyond the end) where it has λ (n)",
+        "Sutton et al. 2000, theorem 1; Schulman et al. 2016, section 3",
+        _unbiased_gradient,
+        measure=_measure_gradient,
+    ),
+    _claim(
+        "unbiased-discounted-gradient",
+        "E[Σ A ∇log π] = ∇J with the weight γᵗ of later steps",
+        "Williams 1992, theorem 1",
+        _unbiased_discounted_gradient,
+        applies=about("gamma"),
+    ),
+    _claim(
+        "unbiased-advantages",
+        "with the exact critic, E[A|s,a] = A^π(s,a)",
+        "Schulman et al. 2016, eq. 9 to 15",
+        _unbiased_advantages,
+        measure=_measure_advantages,
+    ),
+    _claim(
+        "group-mean-shrinks-gradient",
+        "with K responses, E[gradient] = (K-1)/K of the exact one",
+        "Liu et al. 2025, appendix A",
+        _group_shrinks,
+        applies=about("group_ids"),
+        cases=tiny_worlds(2),
+    ),
+    _claim(
+        "bernoulli-rewards-give-arcsin",
+        "for rewards 0 or 1 and many responses, E[gradient] = ∇ 2 arcsin √p",
+        "Thrampoulidis et al. 2025",
+        _arcsin,
+        share=0.02,
+        applies=about("group_ids"),
+        cases=_BERNOULLI,
+    ),
+    _claim(
+        "v-trace-fixed-point",
+        "the value of the policy ∝ min(ρ̄ μ, π) is the mean of its targets",
+        "Espeholt et al. 2018, appendix A, theorem 1",
+        _fixed_point,
+        applies=about("rho_bar"),
+    ),
+    _claim(
+        "unbiased-off-policy",
+        "with the exact critic and ρ̄ = inf, E_μ[A|s,a] = π/μ A^π(s,a)",
+        "Espeholt et al. 2018, section 4.2",
+        _off_policy,
+        applies=about("rho_bar"),
+    ),
+]

@@ -1,0 +1,161 @@
+"""Laws of role objective, which every sensible policy loss obeys, and all that one may claim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+import torch
+
+from rlhf_lab.components import Component, PolicyObjective
+from rlhf_lab.conformance.inputs import map_fields, with_fields
+from rlhf_lab.conformance.properties import objective_claims, objective_clipping, objective_expectations
+from rlhf_lab.conformance.properties.losses import answered, some_gradient
+from rlhf_lab.conformance.properties.policy_cases import (
+    Choices,
+    choices,
+    crossed,
+    decisions,
+    expected_slope,
+    on_policy,
+    with_advantages,
+)
+from rlhf_lab.conformance.property import Property, expect_equal, expect_true
+from rlhf_lab.conformance.subject import Subject
+from rlhf_lab.types import PolicyBatch
+
+__all__ = ["PROPERTIES"]
+
+_EXTREME: Final = 30.0  # log-ratios that a diverged or sparse policy reaches; exp(30) is far from overflow
+
+
+def _pushes_up(subject: Subject, case: PolicyBatch) -> None:
+    here = on_policy(case)
+    before = subject(here)["dL/dlog_probs"]
+    after = subject(with_advantages(here, here.advantages + 1))
+    note = "at most, as before all advantages rose by 1 (at π = π_old)"
+    expect_equal(after, {"dL/dlog_probs": torch.minimum(after["dL/dlog_probs"], before)}, here.valid, note=note)
+
+
+def _finite(subject: Subject, case: PolicyBatch) -> None:
+    signs = torch.where(torch.arange(case.log_probs.shape[-1]) % 2 == 0, 1.0, -1.0).to(case.log_probs)
+    others = {name: getattr(case, name) for name in ("old_log_probs", "behaviour_log_probs", "ref_log_probs")}
+    for side in (signs, -signs):
+        far = {name: case.log_probs - _EXTREME * side for name, x in others.items() if x is not None}
+        wide = with_fields(case, far)
+        for batch in (wide, map_fields(wide, lambda _, __, x: x.float() if x.is_floating_point() else x)):
+            for symbol, x in subject(batch).items():
+                good = x.isfinite() | ~case.valid
+                kind = str(batch.log_probs.dtype).removeprefix("torch.")
+                expect_true(bool(good.all()), f"{symbol} not finite in {kind}", "finite numbers at log-ratios of ±30")
+
+
+def _entropy(subject: Subject, case: PolicyBatch) -> None:
+    answer = subject(case)
+    slope, sign = answer["dL/dentropy"], -1 if subject.parameter("entropy_coef", 1.0) < 0 else 1
+    note = "or of the other sign: descent must not lower the entropy"
+    expect_equal(answer, {"dL/dentropy": sign * (sign * slope).clamp(max=0)}, case.valid, note=note)
+
+
+def _attracts(subject: Subject, case: Choices) -> None:
+    policy, reference = case.logits.log_softmax(-1), case.old_logits.log_softmax(-1)
+    level = with_fields(case, {"advantages": torch.zeros_like(case.advantages)})
+    batch = decisions(level, sampler=policy, reference=reference)
+    slope = expected_slope(subject(batch), batch, policy)
+    due = torch.where(policy >= reference, slope.clamp(min=0), slope.clamp(max=0))
+    note = "or of the other sign: at A = 0, descent must not leave the reference"
+    expect_equal({"E[dL/dlogits]": slope}, {"E[dL/dlogits]": due}, note=note)
+
+
+def _starts_as_initial(subject: Subject, case: PolicyBatch) -> None:
+    expect_equal(subject(with_fields(case, {"state": {}})), subject(case), case.valid, note="as with initial_state()")
+
+
+def _keeps_form(subject: Subject, case: PolicyBatch) -> None:
+    component = cast("PolicyObjective", subject.component)
+    before = component.initial_state()
+    state = {name: x.clone() for name, x in before.items()}
+    after = component.next_state(state, objective_expectations.reduced_metrics(subject, case, state))
+    for name, x in before.items():
+        expect_true(torch.equal(state[name], x), f"state[{name!r}] changed in place", "a new state")
+    form = {name: (x.shape, x.dtype) for name, x in before.items()}
+    found = {name: (x.shape, x.dtype) for name, x in after.items()}
+    expect_true(found == form, f"next_state of the form {_shown(found)}", f"that of initial_state, {_shown(form)}")
+    for name, x in after.items():
+        fine = bool(x.isfinite().all()) and not x.requires_grad
+        expect_true(fine, f"state[{name!r}] = {x}", "finite numbers without gradient")
+    subject(with_fields(case, {"state": after}))
+
+
+def _shown(form: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}{list(shape)} {kind}".replace("torch.", "") for name, (shape, kind) in form.items())
+
+
+def _judged_alone(component: Component) -> str | None:
+    if component.scope not in ("step", "episode"):
+        return f"its scope is {component.scope}: other rows may matter"
+    return "it is random" if "uniforms" in component.needs() else None
+
+
+def _reads(field: str, component: Component) -> str | None:
+    return None if field in component.needs() else f"it does not read {field}"
+
+
+def _stateful(component: Component) -> str | None:
+    return None if cast("PolicyObjective", component).initial_state() else "it has no state"
+
+
+def _law(id_: str, statement: str, reference: str, check: Any, **options: Any) -> Property:
+    return Property(id_, "objective", statement, reference, False, answered(check), **{"share": 0.25, **options})
+
+
+PROPERTIES: list[Property] = [
+    some_gradient("objective"),
+    _law(
+        "higher-advantage-pushes-up",
+        "at π = π_old, raising all advantages by the same amount never raises dL/dlog π",
+        "Williams 1992, theorem 1; Truxify issue 11885",
+        _pushes_up,
+        cases=crossed,
+        applies=_judged_alone,
+    ),
+    _law(
+        "finite-at-extreme-ratios",
+        "values and gradients are finite at log-ratios of ±30, in float64 and float32",
+        "contract of rlhf_lab",
+        _finite,
+        cases=crossed,
+    ),
+    _law(
+        "entropy-never-lowered",
+        "descent never lowers the entropy: dL/dentropy ≤ 0, unless entropy_coef is negative on purpose",
+        "Mnih et al. 2016, section 4; stable-baselines3 issue 127",
+        _entropy,
+        applies=lambda component: _reads("entropy", component),
+    ),
+    _law(
+        "reference-attracts",
+        "at A = 0 and for two actions, descent in expectation never moves π away from π_ref",
+        "Ziegler et al. 2019, eq. 2; verl issue 179",
+        _attracts,
+        cases=choices(2),
+        applies=lambda component: _reads("ref_log_probs", component) or _judged_alone(component),
+    ),
+    _law(
+        "starts-as-initial-state",
+        "a batch without state gets the answer of initial_state()",
+        "contract of rlhf_lab",
+        _starts_as_initial,
+        applies=_stateful,
+    ),
+    _law(
+        "state-keeps-its-form",
+        "next_state returns new finite tensors with keys, shapes and dtypes of initial_state, and the loss takes them",
+        "contract of rlhf_lab",
+        _keeps_form,
+        applies=_stateful,
+    ),
+    *objective_claims.CLAIMS,
+    *objective_clipping.CLAIMS,
+    *objective_expectations.CLAIMS,
+]

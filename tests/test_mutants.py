@@ -1,0 +1,91 @@
+"""Wrong components are caught, right ones in another form are not, and every law earns its place."""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import pytest
+from mutants.mutant import Mutant
+
+from rlhf_lab.conformance import Verdict
+from rlhf_lab.conformance.properties import all_properties
+from rlhf_lab.conformance.verification import Verification
+
+EXAMPLES = 24
+ROLES = ("advantage", "normalizer", "objective", "value", "kl", "aggregation", "controller")
+
+
+def failed(component: Any, examples: int = EXAMPLES, shrink_calls: int = 0) -> list[Verdict]:
+    verification = Verification(component, examples=examples, shrink_calls=shrink_calls)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a mutant may divide by nothing
+        return [verdict for verdict in verification.run() if verdict.status == "failed"]
+
+
+def mutants(role: str) -> list[Mutant]:
+    return list(import_module(f"mutants.{role}").MUTANTS)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_mutants_are_caught_and_every_law_catches_one(role: str) -> None:
+    # One run declares both, the definition and the claims. Without the definition's verdict it is the run of a
+    # component that only claims, without those of the claims that of one that only implements.
+    claims = {law.id for law in all_properties(role) if law.claim}
+    catches: set[str] = set()
+    survivors: dict[str, list[str]] = {"implementing": [], "claiming": []}
+    found = mutants(role)
+    for mutant in found:
+        broken = {verdict.property.id for verdict in failed(mutant.declaring_both())}
+        oracle = mutant.oracle_id()
+        catches |= broken
+        if not broken - claims:
+            survivors["implementing"].append(mutant.component.name)
+        if not broken - {oracle}:
+            survivors["claiming"].append(mutant.component.name)
+    assert len(survivors["implementing"]) <= 0.05 * len(found), survivors
+    assert len(survivors["claiming"]) <= 0.15 * len(found), survivors
+    assert {law.id for law in all_properties(role)} - catches == set()
+
+
+def controls() -> Iterator[Any]:
+    for role in ROLES:
+        for control in getattr(import_module(f"mutants.{role}"), "CONTROLS", ()):
+            yield pytest.param(control, id=f"{role}-{control.name}")
+
+
+@pytest.mark.parametrize("component", list(controls()))
+def test_right_components_in_another_form_pass(component: Any) -> None:
+    assert [(verdict.property.id, verdict.message) for verdict in failed(component, 100)] == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_counterexamples_can_be_checked_by_hand(role: str) -> None:
+    # at most 3 steps in the median, and numbers of at most 3 significant digits
+    steps, digits = [], []
+    for mutant in mutants(role)[::5]:
+        for verdict in failed(mutant.implementing(), shrink_calls=300):
+            example = verdict.counterexample
+            if example is not None and example.inputs:
+                flat = [list(numbers(x)) for x in example.inputs.values()]
+                steps.append(max(map(len, flat)))
+                digits.append(max((significant(x) for each in flat for x in each), default=0))
+    assert statistics.median(steps) <= 3
+    assert statistics.median(digits) <= 3
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """Yield the numbers of nested lists; None is a step that does not count."""
+    if isinstance(value, list):
+        for each in value:
+            yield from numbers(each)
+    elif isinstance(value, int | float):
+        yield value
+
+
+def significant(x: float) -> int:
+    """Return the number of significant digits: 3 for 0.125 and for -1.75, 1 for 400."""
+    return len(f"{abs(float(x)):.15g}".replace(".", "").strip("0"))
