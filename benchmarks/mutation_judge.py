@@ -114,7 +114,7 @@ def judge(mutant: Mutant, snapshot: Snapshot, examples: int, tell: Connection) -
     """Tell the stage whenever a new one begins, and in the end what was noticed; runs in a child."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1), os.dup2(quiet, 2)
-    sys.meta_path.insert(0, snapshot)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, snapshot)
     snapshot.sources[mutant.module] = mutant.source
     package = mutant.module.partition(".")[0]
     tell.send(("import", "", 0.0))

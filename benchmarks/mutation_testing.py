@@ -4,9 +4,9 @@ python benchmarks/mutation_testing.py                          all files, two mu
 python benchmarks/mutation_testing.py --only statistics.py     some files
 python benchmarks/mutation_testing.py --jobs 1 --json out.json
 
-A warm process forks a child for each mutant. The child imports the changed file in place of the one on disk, verifies the
-components that depend on it and, if none fails, runs the tests of that file. Kernels run as plain Python: nothing is
-compiled. Survivors are printed with the reason in ``mutation_survivors.yaml``, where there is one.
+A warm process forks a child for each mutant. The child imports the changed file in place of the one on disk, verifies
+the components that depend on it and, if none fails, runs the tests of that file. Kernels run as plain Python: nothing
+is compiled. Survivors are printed with the reason in ``mutation_survivors.yaml``, where there is one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from multiprocessing import Process, get_context
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -55,7 +57,6 @@ def main() -> None:
     mutants = {module: _mutants(module, snapshot.sources[module]) for module in chosen}
     mutants = {module: found for module, found in mutants.items() if found}
     unchanged = [Mutant(module, 0, "", "unchanged", snapshot.sources[module]) for module in mutants]
-    console = Console()
     limits: dict[str, float] = {}
     for each in _progress(unchanged, "unchanged", snapshot, options, {}):
         if each.outcome != "survived":
@@ -64,17 +65,16 @@ def main() -> None:
     done = list(_progress([m for found in mutants.values() for m in found], "mutants", snapshot, options, limits))
     for each in done:
         each.reason = reasons.pop((each.module, each.function, each.change), "")
-    console.print(_table({module: [m for m in done if m.module == module] for module in mutants}))
+    Console().print(_table({module: [m for m in done if m.module == module] for module in mutants}))
     survivors = sorted((m for m in done if m.outcome == "survived"), key=lambda m: (m.module, m.line))
     for each in survivors:
-        console.print(f"{each.place} {each.function}: {each.change}", style="bold", highlight=False, markup=False)
-        console.print(f"    {each.reason or 'no reason known'}", highlight=False, markup=False)
+        print(f"{each.place} {each.function}: {each.change}\n    {each.reason or 'no reason known'}")
     for each in (m for m in done if m.outcome != "survived" and m.reason):
-        console.print(f"{each.place} {each.change}: killed by {each.detail}; listed as a survivor", markup=False)
+        print(f"{each.place} {each.change}: killed by {each.detail}; listed as a survivor")
     for module, function, change in (key for key in reasons if key[0] in mutants):
-        console.print(f"no such mutant any more: {module} {function}: {change}", markup=False)
+        print(f"no such mutant any more: {module} {function}: {change}")
     seconds = time.perf_counter() - began
-    console.print(f"{seconds / 60:.1f} minutes with {options.jobs} at a time")
+    print(f"{seconds / 60:.1f} minutes with {options.jobs} at a time")
     if options.json:
         found = [{k: v for k, v in asdict(each).items() if k != "source"} for each in done]
         options.json.write_text(json.dumps({"seconds": seconds, "mutants": found}, indent=1))
@@ -130,13 +130,14 @@ def _judged(
     mutants: list[Mutant], snapshot: Snapshot, options: argparse.Namespace, limits: dict[str, float]
 ) -> Iterator[Mutant]:
     """Yield mutants as their children end, so many at a time."""
-    waiting, running = list(reversed(mutants)), dict[int, tuple[Process, Connection, Mutant]]()
+    waiting = list(reversed(mutants))
+    running: dict[Any, tuple[BaseProcess, Connection, Mutant]] = {}  # by what says that a child ended
     while waiting or running:
         while waiting and len(running) < options.jobs:
             mutant = waiting.pop()
             hear, tell = get_context("fork").Pipe(duplex=False)
             arguments = (mutant, snapshot, options.examples, tell, limits.get(mutant.module))
-            child = get_context("fork").Process(target=_child, args=arguments)
+            child: BaseProcess = get_context("fork").Process(target=_child, args=arguments)
             child.start()
             tell.close()
             running[child.sentinel] = (child, hear, mutant)
@@ -163,9 +164,10 @@ def _child(mutant: Mutant, snapshot: Snapshot, examples: int, tell: Connection, 
 
 
 def _table(done: dict[str, list[Mutant]]) -> Table:
-    table = Table("file", *(f"{title}" for title in ("mutants", "import", "verify", "tests", "survived", "killed")))
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = Table()
+    table.add_column("file", no_wrap=True)
+    for title in ("mutants", *KILLED, "survived", "killed"):
+        table.add_column(title, justify="right")
     everything = [each for found in done.values() for each in found]
     for name, found in [*((f"{m.replace('.', '/')}.py", each) for m, each in done.items()), ("all", everything)]:
         counts = [sum(m.outcome == outcome for m in found) for outcome in (*KILLED, "survived")]

@@ -147,9 +147,9 @@ def _bound(function: ast.FunctionDef) -> dict[str, int]:
 def _called(node: ast.AST) -> str:
     """Return the name of the function or method that is called; nothing where none is."""
     function = node.func if isinstance(node, ast.Call) else None
-    return (
-        function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
-    )
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
 
 
 def _replacements(place: _Place) -> Iterator[ast.AST]:
@@ -160,7 +160,7 @@ def _replacements(place: _Place) -> Iterator[ast.AST]:
         if _may_go(node, place.bound):
             yield ast.Pass()
     elif isinstance(node, ast.Constant):
-        yield from map(ast.Constant, _constants(node.value))
+        yield from (ast.Constant(value) for value in _constants(node.value))
         if node.value is None and getattr(place.owner, "arg", "") == "default" and place.function:
             yield ast.Constant(0.0)
     elif isinstance(node, ast.UnaryOp):
@@ -189,7 +189,7 @@ def _replacements(place: _Place) -> Iterator[ast.AST]:
         yield ast.UnaryOp(ast.Not(), node)
 
 
-def _constants(value: object) -> list[object]:
+def _constants(value: object) -> list[bool | float | str]:
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int | float):

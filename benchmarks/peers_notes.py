@@ -1,7 +1,7 @@
 """What the broken laws of ``peers_verified.py`` mean: one fair sentence each, and the smallest case worked by hand.
 
 Kinds: a *difference* is another convention, documented or contested; an *edge* is a case that the peer says nothing
-about; a *defect* contradicts what the peer itself says or does. Checked with stable-baselines3 2.9.2, torchrl 0.14.1 and
+about; a *defect* contradicts what the peer itself says or does. Checked with stable-baselines3 2.9.2, torchrl 0.14.1,
 trl 1.16.0; a newer version may have mended it.
 """
 

@@ -15,6 +15,7 @@ import json
 import sys
 from collections import Counter
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,21 +92,26 @@ def print_laws(found: list[dict[str, Any]], console: Console) -> None:
         )
     console.print(table)
     for each in found:
-        for item in each["broken"]:
-            case = {**item["parameters"], **item["inputs"]}
-            lines = [
-                f"{each['component']} {each['version']}: {item['law']}",
-                f"  statement  {item['statement']}",
-                f"  smallest   {'  '.join(f'{key}={value}' for key, value in case.items())}",
-                f"  got        {item['got']}",
-                f"  expected   {item['expected']}",
-            ]
-            if item["note"]:
-                lines += [
-                    f"  {item['note']['kind']:<10} {item['note']['sentence']}",
-                    f"  by hand    {item['note']['by_hand']}",
-                ]
-            console.print("\n" + "\n".join(lines), markup=False, highlight=False)
+        if each["broken"]:
+            console.print(f"\n[bold]{each['component']}[/bold] of {each['peer']} {each['version']}")
+            print_broken(each["broken"], console)
+
+
+def print_broken(broken: list[dict[str, Any]], console: Console) -> None:
+    """Print broken laws with their smallest cases; laws that one note explains share it."""
+    for note, items in groupby(broken, key=lambda item: item["note"]):
+        for item in items:
+            case = "  ".join(f"{key}={value}" for key, value in {**item["parameters"], **item["inputs"]}.items())
+            print_rows(console, {"law": f"{item['law']}: {item['statement']}", "smallest": case})
+            print_rows(console, {"got": item["got"], "expected": item["expected"]})
+        print_rows(console, {note["kind"]: note["sentence"], "by hand": note["by_hand"]} if note else {})
+
+
+def print_rows(console: Console, rows: dict[str, str]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, text in rows.items():
+        table.add_row(f"  {key:<10}", escape(text))
+    console.print(table)
 
 
 def print_differences(found: list[dict[str, Any]], console: Console) -> None:

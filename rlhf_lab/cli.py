@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 
 import typer
 
-from rlhf_lab import cli_verify
+from rlhf_lab.cli_explore import diff, explain, new_plugin
 from rlhf_lab.cli_options import Json, Plugins, open_registry
+from rlhf_lab.cli_verify import verify
 from rlhf_lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -192,7 +193,10 @@ def schema(
     typer.echo(json.dumps(json_schema(open_registry(plugin), what), indent=1))
 
 
-cli_verify.add_commands(app)
+app.command()(verify)
+app.command()(diff)
+app.command()(explain)
+app.command("new-plugin")(new_plugin)
 
 
 def main() -> NoReturn:

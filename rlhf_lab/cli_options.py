@@ -1,8 +1,10 @@
-"""What all commands share: options, and the registry with everything that did not load told of."""
+"""What all commands share: options, the registry with all that did not load told of, and a sign that work goes on."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,13 +13,18 @@ from rlhf_lab.errors import LabError
 if TYPE_CHECKING:
     from rlhf_lab.registry import Broken, Registry
 
-__all__ = ["Json", "Plugins", "not_loaded", "open_registry"]
+__all__ = ["EXAMPLES", "Examples", "Json", "Plugins", "Seed", "not_loaded", "open_registry", "waiting"]
+
+PATIENCE: Final = 2.0  # seconds after which somebody who watches is told what takes so long
+EXAMPLES: Final = 100
 
 Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", metavar="FILE.py|MODULE", help="Also load this plugin; may be given several times."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Examples = Annotated[int, typer.Option("--examples", min=1, help="How many cases.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Another seed draws other cases.")]
 
 
 def open_registry(plugins: list[str] | None, *, go_on: bool = False) -> Registry:
@@ -39,3 +46,28 @@ def open_registry(plugins: list[str] | None, *, go_on: bool = False) -> Registry
 def not_loaded(registry: Registry, plugins: list[str] | None) -> list[Broken]:
     """Return those of the plugins that were asked for that did not load."""
     return [each for each in [*registry.broken, *registry.missing] if each.source in (plugins or ())]
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say what takes so long, on the terminal of somebody who watches."""
+    from threading import Timer
+
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    progress = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    progress.add_task(what, total=None)
+    timer = Timer(PATIENCE, progress.start)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        progress.stop()

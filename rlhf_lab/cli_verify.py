@@ -1,40 +1,27 @@
-"""The commands about the math of components: ``verify``, ``diff``, ``explain``, ``new-plugin``."""
+"""``rlhf-lab verify``: is the math of a component right?"""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from rlhf_lab.cli_options import Json, Plugins, not_loaded, open_registry
-from rlhf_lab.errors import LabError, did_you_mean
+from rlhf_lab.cli_choice import chosen, ids_of_each, is_role, not_served, shortest
+from rlhf_lab.cli_options import EXAMPLES, Examples, Json, Plugins, Seed, open_registry, waiting
+from rlhf_lab.errors import LabError
 
 if TYPE_CHECKING:
     from rlhf_lab.components import Component
     from rlhf_lab.conformance.report import Report
     from rlhf_lab.registry import Registry
 
-__all__ = ["add_commands"]
+__all__ = ["verify"]
 
-PATIENCE: Final = 2.0  # seconds after which somebody who watches is told what takes so long
 NOT_VERIFIED: Final = 2
-EXAMPLES: Final = 100
-
-Examples = Annotated[int, typer.Option("--examples", min=1, help="How many cases.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Another seed draws other cases.")]
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands of this file."""
-    app.command()(verify)
-    app.command()(diff)
-    app.command()(explain)
-    app.command("new-plugin")(new_plugin)
 
 
 def verify(
@@ -79,20 +66,21 @@ def verify(
         registry = open_registry(plugin)
         asked = ["--function", function, "--as", record or "", *_repeated("--map", mapping)]
         asked += ["--layout", layout] if layout != "rows" else []
-        report = _function(function, record, mapping or [], layout, registry, examples, seed, only or ())
-        _tell([report(_command(*asked, *options))], 0, as_json, badge, several=False)
+        again = _command(*asked, *options)
+        report = _function(function, record, mapping or [], layout, registry, again, examples, seed, only or ())
+        _tell([report], 0, as_json, badge, several=False)
         return
-    registry = open_registry(plugin, go_on=every or _is_role(name))
-    components, several = _chosen(name, registry)
-    unverified = _not_served(registry, plugin, name) if several else 0
-    wanted = _only(components, registry, only or [], several)
+    registry = open_registry(plugin, go_on=every or is_role(name))
+    components, several = chosen(name, registry)
+    unverified = not_served(registry, plugin, name) if several else 0
+    wanted = ids_of_each(components, registry, only or [], several)
     reports: list[Report] = []
     for component in components:
         if only and not wanted[component]:
             continue
-        ask = _command(_shortest(registry, component), *options)
+        ask = _command(shortest(registry, component), *options)
         try:
-            with _waiting(f"verifying {component.role}/{component.name}"):
+            with waiting(f"verifying {component.role}/{component.name}"):
                 report = _report(component, registry, ask, examples, seed, wanted[component])
         except LabError as error:
             if not several:
@@ -104,139 +92,6 @@ def verify(
         if several and not (as_json or badge):
             _echo(report, brief=True)
     _tell(reports, unverified, as_json, badge, several=several)
-
-
-def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="A component, with parameters if you like: gae,lam=0.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another one of the same role.")],
-    examples: Examples = EXAMPLES,
-    seed: Seed = 0,
-    plugin: Plugins = None,
-    as_json: Json = False,
-) -> None:
-    """Find the smallest input on which two components differ: exit code 0 if there is none, 1 if there is."""
-    from rlhf_lab.conformance import diff as find_difference
-    from rlhf_lab.study.edit import component_of
-
-    registry = open_registry(plugin)
-    pair: list[Component | type[Component]] = []
-    for text in (first, second):
-        role, given = component_of(text, registry)
-        pair.append(registry.create(role, given) if len(given) > 1 else registry.get(role, given["name"]))
-    with _waiting(f"comparing {first} and {second}"):
-        difference = find_difference(pair[0], pair[1], examples=examples, seed=seed)
-    if as_json:
-        found = {"a": first, "b": second, "examples": examples, "difference": difference and difference.to_dict()}
-        typer.echo(json.dumps(found, indent=1))
-    elif difference is None:
-        typer.echo(f"no difference between {first} and {second} found in {examples} cases")
-    else:
-        typer.echo("\n".join(difference.lines(first, second)))
-    if difference is not None:
-        raise typer.Exit(1)
-
-
-def explain(
-    name: Annotated[str, typer.Argument(help="An advantage estimator, with parameters if you like: gae,lam=0.5.")],
-    case: Annotated[
-        Path | None, typer.Option("--case", metavar="FILE", help="YAML or JSON. Default: an example of its own.")
-    ] = None,
-    plugin: Plugins = None,
-    as_json: Json = False,
-) -> None:
-    """Take one advantage apart: TD errors, the weight of every reward and value, boundaries, bootstrap."""
-    from rlhf_lab.conformance import explain as take_apart
-    from rlhf_lab.conformance.explanation_case import example_case, read_case
-    from rlhf_lab.study.edit import component_of
-
-    registry = open_registry(plugin)
-    role, given = component_of(name, registry)
-    component = registry.get(role, given.pop("name"))
-    asked = example_case(component) if case is None else read_case(case, component, registry)
-    instance = registry.create(role, {"name": component.name, **asked.parameters, **given})
-    found = take_apart(instance, asked.batch, asked.row, asked.step)
-    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else "\n".join(found.lines()))
-
-
-def new_plugin(
-    name: Annotated[str, typer.Argument(help="Name of the component and of its package: lower-case words with _.")],
-    role: Annotated[str, typer.Option("--role", help="What it is: advantage, objective, ...")],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Default: a folder of that name here.")
-    ] = None,
-) -> None:
-    """Write a plugin package: one sound component, tests that verify it, and a README."""
-    from rlhf_lab.skeleton import write_plugin
-
-    directory = write_plugin(name, role, out)
-    typer.echo(
-        f"wrote {directory}. Next:\n  pip install -e '{directory}[test]' && pytest {directory}\n"
-        f"  rlhf-lab verify {role}/{name}"
-    )
-
-
-def _is_role(name: str | None) -> bool:
-    from rlhf_lab.conformance.views import VIEWS
-
-    return name is not None and name.removesuffix("/") in VIEWS
-
-
-def _chosen(name: str | None, registry: Registry) -> tuple[list[type[Component]], bool]:
-    """Return the components that are meant, and whether a role or ``--all`` was asked for."""
-    from rlhf_lab.conformance.views import VIEWS, view
-
-    if name is None:
-        return [component for role in VIEWS for component in registry.components(role)], True
-    role = name.removesuffix("/")
-    roles = {*VIEWS, *registry.roles()}
-    known = {component.name for component in registry.components()} | {n for _, n, _ in registry.ambiguous()}
-    if role in roles and (role not in known or name.endswith("/")):
-        view(role)
-        if not registry.components(role) and not registry.ambiguous(role):
-            raise LabError(f"no component of role {role!r} is registered.")
-        return registry.components(role), True
-    if name in roles:
-        raise LabError(f"{name!r} is a role and a component; say {name}/ for all of the role, or role/{name}.")
-    try:
-        found = registry.find(name)
-    except LabError as error:
-        possible = "" if "/" in name or name in known else f"\nNor is a role. Roles that do math: {', '.join(VIEWS)}."
-        raise LabError(f"{error}{possible}") from None
-    view(found.role)
-    return [found], False
-
-
-def _not_served(registry: Registry, plugins: list[str] | None, role: str | None) -> int:
-    """Tell of the names that several plugins claim, and return how much that was asked for is not served."""
-    from rlhf_lab.conformance.views import VIEWS
-
-    roles = VIEWS if role is None else (role.removesuffix("/"),)
-    ambiguous = [each for each in registry.ambiguous() if each[0] in roles]
-    for its_role, name, origins in ambiguous:
-        both = " and ".join(f"{o.source} ({o.file}:{o.line})" for o in origins)
-        typer.echo(f"rlhf-lab: {its_role} {name!r} is ambiguous and not verified: {both} provide it", err=True)
-    return len(not_loaded(registry, plugins)) + len(ambiguous)
-
-
-def _only(
-    components: Sequence[type[Component]], registry: Registry, only: Sequence[str], several: bool
-) -> dict[type[Component], list[str]]:
-    """Return the ids to keep of each component; one that belongs to none of several is refused."""
-    from rlhf_lab.conformance import claims_of_role, properties_for
-
-    if not several or not only:
-        return {component: list(only) for component in components}
-    known: dict[type[Component], set[str]] = {}
-    for component in components:
-        try:
-            checked = [*properties_for(component, registry), *claims_of_role(component.role, registry)]
-        except LabError:
-            checked = []
-        known[component] = {each.id for each in checked}
-    possible = set[str]().union(*known.values())
-    for unknown in sorted(set(only) - possible):
-        raise LabError(f"no property is called {unknown!r}. {did_you_mean(unknown, possible)}")
-    return {component: [each for each in only if each in ids] for component, ids in known.items()}
 
 
 def _report(
@@ -258,11 +113,11 @@ def _function(
     mapping: Sequence[str],
     layout: Any,
     registry: Registry,
+    again: str,
     examples: int,
     seed: int,
     only: Sequence[str],
-) -> Any:
-    """Return what makes the report of a plain function from the command that asks for it again."""
+) -> Report:
     from rlhf_lab.conformance import verify as judge
     from rlhf_lab.conformance.function import from_function, load_function, parse_mapping
     from rlhf_lab.conformance.report import Report
@@ -271,13 +126,13 @@ def _function(
         raise LabError("--function needs --as NAME: the definition of record that it is to be compared with.")
     found = load_function(text)
     wrapped = from_function(found, record, parse_mapping(mapping), layout, registry)
-    with _waiting(f"verifying {text}"):
+    with waiting(f"verifying {text}"):
         judged = judge(wrapped.subject, examples=examples, seed=seed, registry=registry, only=only, mend=wrapped.mend)
     verdicts = [verdict for verdict in judged if verdict.status != "not_claimed"]  # a function claims nothing
     code = found.__code__
     source = f"{_near(code.co_filename)}:{code.co_firstlineno}"
     title = f"{wrapped.component.role}, as {wrapped.component.implements}"
-    return lambda again: Report(wrapped.component, source, verdicts, again, title, wrapped.notes)
+    return Report(wrapped.component, source, verdicts, again, title, wrapped.notes)
 
 
 def _tell(reports: Sequence[Report], unverified: int, as_json: bool, badge: bool, *, several: bool) -> None:
@@ -291,7 +146,8 @@ def _tell(reports: Sequence[Report], unverified: int, as_json: bool, badge: bool
     elif several:
         failed = sum(report.failed for report in reports)
         rest = f", {unverified} not verified" if unverified else ""
-        typer.echo(f"{len(reports)} components: {len(reports) - failed} hold, {failed} failed{rest}")
+        what = "1 component" if len(reports) == 1 else f"{len(reports)} components"
+        typer.echo(f"{what}: {len(reports) - failed} hold, {failed} failed{rest}")
     else:
         for report in reports:
             _echo(report)
@@ -316,40 +172,7 @@ def _repeated(option: str, values: Sequence[str] | None) -> list[str]:
     return [word for value in values or () for word in (option, value)]
 
 
-def _shortest(registry: Registry, component: type[Component]) -> str:
-    """Return the name by which the command line finds the component."""
-    try:
-        return component.name if registry.find(component.name) is component else f"{component.role}/{component.name}"
-    except LabError:
-        return f"{component.role}/{component.name}"
-
-
 def _near(file: str) -> str:
     """Return the file as seen from here, where it is below."""
     path = Path(file)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
-
-
-@contextmanager
-def _waiting(what: str) -> Iterator[None]:
-    """Say what takes so long, on the terminal of somebody who watches."""
-    from threading import Timer
-
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    progress = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
-    progress.add_task(what, total=None)
-    timer = Timer(PATIENCE, progress.start)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-        progress.stop()

@@ -132,7 +132,8 @@ def _verified(registry: Registry, component: type[Component]) -> list[tuple[str,
         if law not in found or found[law].status not in words:
             return unknown
         last = found[law]
-        return f"{words[last.status]} ({last.examples} cases, {last.day})"
+        cases = "1 case" if last.examples == 1 else f"{last.examples} cases"
+        return f"{words[last.status]} ({cases}, {last.day})"
 
     claims = sorted(component.claims)
     width = max(map(len, claims), default=0)

@@ -29,8 +29,10 @@ from rlhf_lab_advantages import (
     TotalReturn,
     ValueBaseline,
     VTrace,
+    row_scans,
+    tensor_scans,
 )
-from rlhf_lab_advantages.backends import backend
+from rlhf_lab_advantages.backends import backend, scans
 
 NAN = float("nan")
 few = settings(derandomize=True, max_examples=25, deadline=None, database=None)
@@ -487,6 +489,17 @@ def test_strided_input_is_read_as_it_looks() -> None:
     flags = torch.zeros(2, 3, dtype=torch.bool)
     due = MonteCarlo(gamma=0.5)(Trajectories(rewards.contiguous(), flags, flags, ~flags)).advantages
     assert torch.equal(MonteCarlo(gamma=0.5)(Trajectories(rewards, flags, flags, ~flags)).advantages, due)
+
+
+def test_the_backend_follows_the_device_unless_one_is_forced() -> None:
+    flags = torch.zeros(1, 1, dtype=torch.bool)
+    batch = Trajectories(torch.zeros(1, 1), flags, flags, ~flags)
+    assert scans(batch) is row_scans
+    with backend("torch"):
+        assert scans(batch) is tensor_scans
+        with backend("numba"):
+            assert scans(batch) is row_scans
+    assert scans(batch) is row_scans
 
 
 def test_a_missing_field_is_named() -> None:

@@ -128,12 +128,14 @@ def test_a_score_is_everything_that_a_row_was_paid_on_valid_steps() -> None:
     assert GroupMean()(batch).advantages.tolist() == [[1.5, 1.5, 0], [-1.5, -1.5, -1.5]]
 
 
+@pytest.mark.parametrize("flag", ["terminated", "truncated"])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_several_episodes_in_a_row_are_refused(estimator: AdvantageEstimator) -> None:
-    valid = torch.ones(2, 3, dtype=torch.bool)
-    ends = torch.zeros_like(valid)
+def test_several_episodes_in_a_row_are_refused(estimator: AdvantageEstimator, flag: str) -> None:
+    none = torch.zeros(2, 3, dtype=torch.bool)
+    ends = none.clone()
     ends[1, 1] = True
-    batch = Trajectories(torch.zeros(2, 3), ends, torch.zeros_like(ends), valid, group_ids=torch.tensor([0, 0]))
+    flags = {"terminated": none, "truncated": none} | {flag: ends}
+    batch = Trajectories(torch.zeros(2, 3), **flags, valid=~none, group_ids=torch.tensor([0, 0]))
     with pytest.raises(BatchError, match=r"row \[1\] holds several episodes \(one ends at step 1"):
         estimator(batch)
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_lab.cli import main
-
 STUDY = """\
 title: tiny
 spec:
@@ -48,20 +46,11 @@ def rlhf_lab_components():
 
 
 @pytest.fixture
-def lab(tmp_path, monkeypatch, capsys):
-    """Return a function that runs the command in an empty folder and gives exit code, standard output and error."""
-    monkeypatch.chdir(tmp_path)
+def lab(command):
+    """Return the command, run in a folder with a study and a plugin."""
     Path("study.yaml").write_text(STUDY, encoding="utf-8")
     Path("mine.py").write_text(PLUGIN, encoding="utf-8")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rlhf-lab", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
+    return command
 
 
 def test_list_shows_roles_names_and_origin(lab):

@@ -51,9 +51,9 @@ def diff(
 ) -> Difference | None:
     """Return the smallest input found on which two components of one role differ, or None.
 
-    Hyper-parameters that both have are equal: varied for two classes, those of the instance for a class and an instance.
-    The others keep their values. Compared is what both answer with, at the steps that count. A component that gives no answer
-    differs from one that does; a batch that one of them refuses is not compared.
+    Hyper-parameters that both have are equal: varied for two classes, those of the instance for a class and an
+    instance. The others keep their values. Compared is what both answer with, at the steps that count. A component that
+    gives no answer differs from one that does; a batch that one of them refuses is not compared.
 
     Raises ``LabError`` for components of different roles, and for roles without laws.
     """

@@ -84,6 +84,11 @@ def read_case(path: Path, component: type[Component], registry: Any = None) -> E
         due = rewards.shape[:1] if _FIELDS[name]["axes"] == "row" else rewards.shape
         if x.shape != due:
             raise _error(name, f"has shape {list(x.shape)}; rewards ask for {list(due)}", where)
+    for name in ("terminated", "truncated"):
+        if bool((found[name] & ~found["valid"]).any()):
+            raise _error(
+                name, "an episode ends at a step that does not count; store its end on its last valid step", where
+            )
     parameters = _parameters(data.get("parameters", {}), component, where, registry)
     needs = component(**parameters).needs()
     if "next_values" in needs and "values" in found:
@@ -93,8 +98,9 @@ def read_case(path: Path, component: type[Component], registry: Any = None) -> E
         raise _error("", f"{component.name} needs {', '.join(missing)}", where)
     try:
         batch = Trajectories(**found)
-    except BatchError as error:
-        raise _error(str(error).partition(".")[2].partition(":")[0], str(error), where) from None
+    except BatchError as error:  # a number that is not finite
+        key, _, message = str(error).removeprefix("Trajectories.").partition(": ")
+        raise _error(key, message, where) from None
     row, step = _at(data.get("at", [0, 0]), rewards, where)
     return ExplainedCase(batch, row, step, parameters)
 

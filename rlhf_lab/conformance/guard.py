@@ -66,7 +66,8 @@ class Guard:
 
 def random_states() -> tuple[Any, ...]:
     """Return the states of the global random generators, to be compared."""
-    name, keys, *rest = np.random.get_state()
+    state: Any = np.random.get_state()
+    name, keys, *rest = state
     return random.getstate(), (name, keys.tobytes(), *rest), torch.get_rng_state().numpy().tobytes()
 
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for role kl beyond ``log_probs``: odds to be enumerated, numbers at the edge, impossible actions."""
+"""Hypothesis strategies for role kl beyond ``log_probs``: odds to enumerate, edges, impossible actions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-import torch
 from hypothesis import strategies as st
 from torch import Tensor
 

@@ -81,13 +81,13 @@ class Report:
         yield f"source      {law.reference}"
         if example is not None and (example.inputs or example.parameters):
             yield f"smallest    {show_case(self.component, example)}"
-        if example is None:
-            yield f"got         {verdict.message}"
-        elif len(example.got) + len(example.expected) > 80:
-            yield f"got         {example.got}"
-            yield f"expected    {example.expected}"
+        got, expected = (verdict.message, "") if example is None else (example.got, example.expected)
+        got, expected = " ".join(got.split()), " ".join(expected.split())
+        if len(got) + len(expected) > 80:
+            yield f"got         {got}"
+            yield f"expected    {expected}"
         else:
-            yield f"got         {example.got:<24}  expected   {example.expected}"
+            yield f"got         {got:<24}  expected   {expected}"
         yield f"again       {self.again} --only {law.id}"
 
     def badge(self) -> str:

@@ -25,7 +25,9 @@ _INTEGERS: Final = (1, 2, 0, 3, 5)
 def alternatives(info: FieldInfo) -> list[Any]:
     """Return values to try for a field, plain ones first, its default among them; only the default where none is known.
 
-    Values that the field refuses may be among them: whoever builds a component validates.
+    Values that the field refuses may be among them: whoever builds a component validates. A bound that a field does
+    not name is guessed from its default: a whole number does not exceed it (a ddof or an n beyond it may make no
+    sense), and a number without any bound is neither 0 nor larger than its default or 1.
     """
     default = info.get_default(call_default_factory=True)
     found: list[Any] = []
@@ -33,9 +35,10 @@ def alternatives(info: FieldInfo) -> list[Any]:
         if kind is bool:
             found += [False, True]
         elif kind is float:
-            found += [x for x in _FLOATS if _inside(x, info)]
+            bounded = any(_bound(extra) for extra in info.metadata)
+            found += [x for x in _FLOATS if _inside(x, info) and (bounded or 0 < x <= max(1.0, _number(default)))]
         elif kind is int:
-            found += [x for x in _INTEGERS if _inside(x, info)]
+            found += [x for x in _INTEGERS if _inside(x, info) and _has_place(x, info, int(_number(default)))]
         elif kind is NoneType:
             found.append(None)
         elif get_origin(kind) is Literal:
@@ -43,6 +46,21 @@ def alternatives(info: FieldInfo) -> list[Any]:
     if default is not PydanticUndefined and not any(type(default) is type(x) and default == x for x in found):
         found.append(default)
     return found
+
+
+def _number(default: Any) -> float:
+    return float(default) if isinstance(default, int | float) else 1.0
+
+
+def _has_place(x: int, info: FieldInfo, default: int) -> bool:
+    """Return whether a whole number lies within bounds that the field names or that its default suggests."""
+    low = any(hasattr(extra, name) for extra in info.metadata for name in ("ge", "gt"))
+    high = any(hasattr(extra, name) for extra in info.metadata for name in ("le", "lt"))
+    return (high or x <= max(1, default)) and (low or x >= min(1, default))
+
+
+def _bound(extra: Any) -> bool:
+    return any(hasattr(extra, name) for name in ("ge", "gt", "le", "lt"))
 
 
 def settings_of(component: type[Component]) -> st.SearchStrategy[dict[str, Any]]:

@@ -167,7 +167,10 @@ def policy_batches(draw: st.DrawFn, fields: frozenset[str] = frozenset()) -> Pol
     valid, ends = _masks(draw)
     n, t = valid.shape
     old = table(draw, _LOG_PROBS[:-1], n, t)
-    found: dict[str, Any] = {"log_probs": old + table(draw, _LOG_RATIOS, n, t), "advantages": table(draw, numbers(), n, t)}
+    found: dict[str, Any] = {
+        "log_probs": old + table(draw, _LOG_RATIOS, n, t),
+        "advantages": table(draw, numbers(), n, t),
+    }
     found["old_log_probs"] = old
     for name in ("ref_log_probs", "behaviour_log_probs"):
         if name in fields:

@@ -1,4 +1,4 @@
-"""The weights of an ``Explanation``: each number is changed by itself, and the change of the advantage is its weight."""
+"""The weights of an ``Explanation``: each number is changed by itself; the change of the advantage is its weight."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -34,7 +34,7 @@ def properties_for(component: Component | type[Component], registry: Any = None)
     """
     known = _of_role(component.role, registry)
     claimable = {each.id for each in known if each.claim}
-    for claim in sorted(component.claims - claimable):
+    for claim in sorted(set(component.claims) - claimable):
         raise LabError(f"{component.role} {component.name!r} claims {claim!r}. {did_you_mean(claim, claimable)}")
     wanted = [each for each in known if not each.claim or each.id in component.claims]
     return [*wanted, oracle(component.role, component.implements)] if component.implements else wanted
@@ -96,14 +96,25 @@ class Verification:
         self.view: View = view(self.component.role)
         self.guard = Guard(self.time_limit)
         varied = isinstance(self.component, type)
-        self.default: Component = self.component() if isinstance(self.component, type) else self.component
+        self.default = self._default()
         self._parameters: st.SearchStrategy[dict[str, Any]] = (
             settings_of(self.component) if isinstance(self.component, type) else st.just({})
         )
-        fields = type(self.default).model_fields if varied else {}
-        self._choices = {name: alternatives(info) for name, info in fields.items()}
+        varying = type(self.default).model_fields if varied else {}
+        self._choices = {name: alternatives(info) for name, info in varying.items()}
         self._smallest: list[Case] = []  # of the properties that failed so far
         self._own: list[tuple[Subject, Case]] = []
+
+    def _default(self) -> Component:
+        try:
+            default = self.component() if isinstance(self.component, type) else self.component
+            needed = default.needs()
+        except Exception as error:
+            what = f"{self.component.role} {self.component.name!r} cannot be built with its defaults"
+            raise LabError(f"{what}: {type(error).__name__}: {error}") from None
+        if not isinstance(needed, set | frozenset):
+            raise LabError(f"{default.role} {default.name!r} needs {needed!r}; expected a set of names")
+        return default
 
     def run(self, only: Sequence[str] = ()) -> list[Verdict]:
         """Return the verdicts, in the order of laws, claims, definition, and what is not claimed."""
@@ -197,7 +208,8 @@ class Verification:
         except (Violation, *_UNJUDGED):
             raise
         except AssertionError as error:
-            raise Violation(str(error) or "a failed assertion", "the statement") from None
+            told = str(error).partition("\n")[0]  # pytest appends how it came to be
+            raise Violation(told or "a failed assertion", "the statement") from None
         except TimeLimitError:
             raise Violation("time limit: it did not return", f"an answer within {self.time_limit:g} s") from None
         except Exception as error:
@@ -215,7 +227,12 @@ class Verification:
         """Return cases, plain ones first; the role's own are drawn once."""
         if law.cases is None:
             if not self._own:
-                drawn = draw(self.view.cases(self.default, self._fields()), self.examples, self.seed)
+                needed = self._fields()
+                drawn = draw(self.view.cases(self.default, needed), self.examples, self.seed)
+                known = {each.name for each in fields(drawn[0])}
+                for name in sorted(needed - known):
+                    hint = did_you_mean(name, known)
+                    raise LabError(f"{self.default.role} {self.default.name!r} needs {name!r}. {hint}")
                 self._own = self._drawn([self.mend(each) for each in drawn] if self.mend else drawn)
             pairs = self._own
         else:

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rlhf_lab.discovery import LOCAL
+
 if TYPE_CHECKING:
     from rlhf_lab.components import Component
     from rlhf_lab.registry import Registry
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["changed_plugin", "provenance", "resumed"]
 
 PACKAGES: Final = ("rlhf-lab", "torch", "numpy", "numba", "gymnasium", "pydantic", "pluggy")
-LOCAL: Final = "local"  # what the registry calls the distribution of a plugin that is not installed
 
 
 def provenance(

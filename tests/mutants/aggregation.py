@@ -1,7 +1,7 @@
 """Broken aggregations: denominators of micro-batches, lengths, sequences and padding that are counted wrongly.
 
-Codes are those of the list of real bugs. A batch is ``[rows, t]`` or ``[runs, rows, t]``, so that sums over the last two
-axes are those of one micro-batch.
+Codes are those of the list of real bugs. A batch is ``[rows, t]`` or ``[runs, rows, t]``, so that sums over the last
+two axes are those of one micro-batch.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 import torch
-from mutants.mutant import Mutant
 from pydantic import Field
 from torch import Tensor
 
+from mutants.mutant import Mutant
 from rlhf_lab.components import Aggregation
 from rlhf_lab.types import Weights
 
@@ -256,7 +256,9 @@ class CappedLength(Aggregation):
     length: float = Field(default=1.0, gt=0)
 
     def __call__(self, valid: Tensor, ends: Tensor) -> Weights:
-        return Weights(valid.double(), shares(valid, ends) * (1 / shares(valid, ends).clamp(0.01)).clamp(max=self.length))
+        return Weights(
+            valid.double(), shares(valid, ends) * (1 / shares(valid, ends).clamp(0.01)).clamp(max=self.length)
+        )
 
 
 class LaterStepsWeighLess(Aggregation):

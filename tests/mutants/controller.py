@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 import torch
-from mutants.mutant import Mutant
 from pydantic import Field
 from torch import Tensor
 
+from mutants.mutant import Mutant
 from rlhf_lab.components import Controller
 
 __all__ = ["CONTROLS", "MUTANTS"]
@@ -134,7 +134,9 @@ class SquaredFactor(Adaptive):
     name = "squared_factor"
 
     def __call__(self, coefficient: Tensor, observed: Tensor) -> Tensor:
-        once = self.stepped(coefficient, observed > self.target * self.tolerance, observed < self.target / self.tolerance)
+        once = self.stepped(
+            coefficient, observed > self.target * self.tolerance, observed < self.target / self.tolerance
+        )
         return torch.where(observed > self.target * self.tolerance, once * self.factor, once)
 
 
@@ -226,7 +228,11 @@ class NeedsAnAxis(Adaptive):
     def __call__(self, coefficient: Tensor, observed: Tensor) -> Tensor:
         pairs = [(float(c), float(o)) for c, o in zip(coefficient, observed, strict=True)]
         steps = [
-            self.factor if o > self.target * self.tolerance else 1 / self.factor if o < self.target / self.tolerance else 1
+            self.factor
+            if o > self.target * self.tolerance
+            else 1 / self.factor
+            if o < self.target / self.tolerance
+            else 1
             for _, o in pairs
         ]
         return coefficient * torch.tensor(steps, dtype=coefficient.dtype)
@@ -252,7 +258,9 @@ class ZoneInWholeNats(Adaptive):
     name = "zone_in_nats"
 
     def __call__(self, coefficient: Tensor, observed: Tensor) -> Tensor:
-        return self.stepped(coefficient, observed > self.target + self.tolerance, observed < self.target - self.tolerance)
+        return self.stepped(
+            coefficient, observed > self.target + self.tolerance, observed < self.target - self.tolerance
+        )
 
 
 class Memory(Adaptive):
@@ -378,9 +386,9 @@ class InWords(Adaptive):
 
     def __call__(self, coefficient: Tensor, observed: Tensor) -> Tensor:
         ratio = observed / self.target
-        return coefficient * self.factor ** ((ratio > self.tolerance).double() - (ratio * self.tolerance < 1).double()).to(
-            coefficient.dtype
-        )
+        return coefficient * self.factor ** (
+            (ratio > self.tolerance).double() - (ratio * self.tolerance < 1).double()
+        ).to(coefficient.dtype)
 
 
 class EntropyFloor(Controller):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from rlhf_lab.components import Component
 from rlhf_lab.conformance.properties import oracle
 from rlhf_lab.registry import load_plugins
 
-__all__ = ["Mutant"]
+__all__ = ["Mutant", "variants"]
 
 REGISTRY = load_plugins()
 
@@ -48,3 +49,17 @@ class Mutant:
 
     def _declaring(self, **declared: Any) -> type[Component]:
         return type(self.component.__name__, (self.component,), {"__module__": self.component.__module__, **declared})
+
+
+def variants(
+    base: type[Component], part: str, table: Mapping[str, Any], imitates: str | type[Component] | None = None
+) -> list[Mutant]:
+    """Return a mutant for each bug of a table: the base with another method ``part``; it imitates the base itself or
+    what is named.
+    """
+    made = []
+    for n, (bug, function) in enumerate(table.items()):
+        name = f"{imitates if isinstance(imitates, str) else base.name}_{part}_{n}"
+        component = type(name, (base,), {"__module__": base.__module__, "name": name, part: function})
+        made.append(Mutant(bug, component, imitates or base))
+    return made

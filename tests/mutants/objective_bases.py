@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from rlhf_lab.components import Component, PolicyObjective
+from rlhf_lab.components import PolicyObjective
 from rlhf_lab.types import Loss, PolicyBatch, clean
 
-__all__ = ["Clipping", "Score", "Sequence", "Surrogate", "surrogate"]
+__all__ = ["Clipping", "Score", "Sequence", "Surrogate"]
 
 
 class Score(PolicyObjective):
@@ -44,7 +43,7 @@ class Surrogate(PolicyObjective):
 class Clipping(Surrogate):
     """A surrogate with the parameters of PPO."""
 
-    clip: float = Field(default=0.2, ge=0)
+    clip: float = Field(default=0.2, ge=0, allow_inf_nan=True)
     clip_low: float | None = Field(default=None, ge=0)
     clip_high: float | None = Field(default=None, ge=0)
 
@@ -77,8 +76,3 @@ class Sequence(Surrogate):
         """Return PPO's clipped loss for log-ratios x."""
         ratio = x.exp()
         return -torch.minimum(ratio * a, ratio.clamp(1 - self.clip_low, 1 + self.clip_high) * a)
-
-
-def surrogate(name: str, formula: Any, base: type[Component] = Surrogate) -> type[Component]:
-    """Return a class with this name, whose loss is ``formula(self, a, x, batch)``."""
-    return type(name, (base,), {"__module__": __name__, "name": name, "loss": formula, "__annotations__": {}})

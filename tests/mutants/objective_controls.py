@@ -25,7 +25,6 @@ class LargerLoss(Clipping):
     name = "max_form"
     implements = "ppo_clip"
     claims = _PPO
-    clip: float = Field(default=0.2, ge=0, allow_inf_nan=True)
 
     def loss(self, a: Tensor, x: Tensor, batch: PolicyBatch) -> Tensor:
         return torch.maximum(-x.exp() * a, -x.exp().clamp(*self.sides) * a)

@@ -12,8 +12,8 @@ from torch import Tensor
 from rlhf_lab.components import Controller, PolicyObjective, Slot
 from rlhf_lab.types import Loss, PolicyBatch, clean
 
-from .mutant import REGISTRY, Mutant
-from .objective_bases import Clipping, surrogate
+from .mutant import REGISTRY, Mutant, variants
+from .objective_bases import Clipping
 
 __all__ = ["MUTANTS"]
 
@@ -120,63 +120,58 @@ class Penalised(PolicyObjective):
         return {"coef": self.controller(state["coef"], metrics["kl"])}
 
 
-def _accumulates(self: Penalised, state: Mapping[str, Tensor], metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _in_place(self: Penalised, state: Mapping[str, Tensor], metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state["coef"].mul_(2)
     return dict(state)
 
 
 _PENALISED = {
-    "P11 penalty sign": ("loss", lambda s, a, x, c: -c * s.penalty(x) - a * x.exp()),
-    "P23 surrogate sign": ("loss", lambda s, a, x, c: c * s.penalty(x) + a * x.exp()),
-    "coefficient on both terms": ("loss", lambda s, a, x, c: c * (s.penalty(x) - a * x.exp())),
-    "surrogate clipped too": ("loss", lambda s, a, x, c: c * s.penalty(x) + _least(a, x, 0.8, 1.2)),
-    "penalty weighed by A": ("loss", lambda s, a, x, c: c * a.abs() * s.penalty(x) - a * x.exp()),
-    "penalty added to A": ("loss", lambda s, a, x, c: -(a - c * s.penalty(x).detach()) * x.exp()),
-    "K01 arguments swapped": ("penalty", lambda _, x: torch.expm1(-x) + x),
-    "k2 for k3": ("penalty", lambda _, x: 0.5 * x**2),
-    "k1": ("penalty", lambda _, x: -x),
-    "k1 of the other sign": ("penalty", lambda _, x: x),
-    "K04 weighed by the ratio": ("penalty", lambda _, x: x.exp() * x - torch.expm1(x)),
-    "penalty detached": ("penalty", lambda _, x: (torch.expm1(x) - x).detach()),
-    "without the 1": ("penalty", lambda _, x: x.exp() - x),
-    "K12 exponent of a ratio": ("penalty", lambda _, x: torch.expm1(x.exp() - 1) - (x.exp() - 1)),
-    "half": ("penalty", lambda _, x: 0.5 * (torch.expm1(x) - x)),
-    "absolute": ("penalty", lambda _, x: x.abs()),
-    "state ignored": ("weight", lambda s, b: torch.tensor(s.coef).to(b.log_probs)),
-    "no penalty before the first state": (
-        "weight",
-        lambda s, b: (torch.zeros(()) if b.state is None else b.state["coef"]).to(b.log_probs),
-    ),
-    "sees the ratio": ("seen", lambda _, x: x.exp()),
-    "sees the log-ratio": ("seen", lambda _, x: -x),
-    "sees the square": ("seen", lambda _, x: x**2),
-    "never adapts": ("next_state", lambda _, state, metrics: dict(state)),
-    "adapts the wrong way": (
-        "next_state",
-        lambda s, state, metrics: {"coef": state["coef"] ** 2 / s.controller(state["coef"], metrics["kl"])},
-    ),
-    "changes the state in place": ("next_state", _accumulates),
-    "state in float32": (
-        "next_state",
-        lambda s, state, metrics: {"coef": s.controller(state["coef"], metrics["kl"]).float()},
-    ),
-    "state under another name": ("next_state", lambda s, state, metrics: {"beta": state["coef"]}),
-    "starts at 1": ("initial_state", lambda _: {"coef": torch.tensor(1.0, dtype=torch.float64)}),
+    "loss": {
+        "P11 penalty sign": lambda s, a, x, c: -c * s.penalty(x) - a * x.exp(),
+        "P23 surrogate sign": lambda s, a, x, c: c * s.penalty(x) + a * x.exp(),
+        "coefficient on both terms": lambda s, a, x, c: c * (s.penalty(x) - a * x.exp()),
+        "surrogate clipped too": lambda s, a, x, c: c * s.penalty(x) + _least(a, x, 0.8, 1.2),
+        "penalty weighed by A": lambda s, a, x, c: c * a.abs() * s.penalty(x) - a * x.exp(),
+        "penalty taken off A": lambda s, a, x, c: -(a - c * s.penalty(x).detach()) * x.exp(),
+    },
+    "penalty": {
+        "K01 arguments swapped": lambda _, x: torch.expm1(-x) + x,
+        "k2 for k3": lambda _, x: 0.5 * x**2,
+        "k1": lambda _, x: -x,
+        "k1 of the other sign": lambda _, x: x,
+        "K04 weighed by the ratio": lambda _, x: x.exp() * x - torch.expm1(x),
+        "penalty detached": lambda _, x: (torch.expm1(x) - x).detach(),
+        "without the 1": lambda _, x: x.exp() - x,
+        "K12 exponent of a ratio": lambda _, x: torch.expm1(x.clamp(max=6).exp() - 1) - (x.clamp(max=6).exp() - 1),
+        "half": lambda _, x: 0.5 * (torch.expm1(x) - x),
+        "absolute": lambda _, x: x.abs(),
+    },
+    "weight": {
+        "state ignored": lambda s, b: torch.tensor(s.coef).to(b.log_probs),
+        "nothing before the first state": lambda s, b: (torch.zeros(()) if b.state is None else b.state["coef"]).to(
+            b.log_probs
+        ),
+    },
+    "seen": {
+        "sees the ratio": lambda _, x: x.exp(),
+        "sees the log-ratio": lambda _, x: -x,
+        "sees the square": lambda _, x: x**2,
+    },
+    "next_state": {
+        "never adapts": lambda _, state, metrics: dict(state),
+        "adapts the wrong way": lambda s, state, metrics: {
+            "coef": state["coef"] ** 2 / s.controller(state["coef"], metrics["kl"])
+        },
+        "changes the state in place": _in_place,
+        "state in float32": lambda s, state, metrics: {"coef": s.controller(state["coef"], metrics["kl"]).float()},
+        "state under another name": lambda _, state, metrics: {"beta": state["coef"]},
+    },
+    "initial_state": {"starts at 1": lambda _: {"coef": torch.tensor(1.0, dtype=torch.float64)}},
 }
 
-
-def _penalised() -> list[Mutant]:
-    made = []
-    for n, (bug, (part, function)) in enumerate(_PENALISED.items()):
-        name = f"ppo_kl_{n}"
-        component = type(name, (Penalised,), {"__module__": __name__, "name": name, part: function})
-        made.append(Mutant(bug, component, "ppo_kl"))
-    return made
-
-
 MUTANTS: list[Mutant] = [
-    *(Mutant(bug, surrogate(f"ppo_clip_{n}", f, Clipping), "ppo_clip") for n, (bug, f) in enumerate(_CLIP.items())),
+    *variants(Clipping, "loss", _CLIP, "ppo_clip"),
     Mutant("P09 advantage not detached", LiveAdvantage, "ppo_clip"),
     Mutant("clipped steps not counted", ClippedUncounted, "ppo_clip"),
-    *_penalised(),
+    *(mutant for part, table in _PENALISED.items() for mutant in variants(Penalised, part, table, "ppo_kl")),
 ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from rlhf_lab.components import Component, PolicyObjective
+from rlhf_lab.components import PolicyObjective
 from rlhf_lab.types import Loss, PolicyBatch, clean
 
-from .mutant import Mutant
-from .objective_bases import Score, Surrogate, surrogate
+from .mutant import Mutant, variants
+from .objective_bases import Score, Surrogate
 
 __all__ = ["MUTANTS"]
 
@@ -134,18 +134,13 @@ _RATIO = {
 }
 
 
-def _made(table: dict[str, object], base: type[Component], imitates: str) -> list[Mutant]:
-    made = {bug: surrogate(f"{imitates}_{n}", formula, base) for n, (bug, formula) in enumerate(table.items())}
-    return [Mutant(bug, component, imitates) for bug, component in made.items()]
-
-
 MUTANTS: list[Mutant] = [
-    *_made(_SCORE, Score, "reinforce"),
+    *variants(Score, "loss", _SCORE, "reinforce"),
     Mutant("P09 advantage not detached", LiveAdvantage, "reinforce"),
     Mutant("N15 NaN times 0", MaskedAfterwards, "reinforce"),
     Mutant("changes its input", InPlace, "reinforce"),
     Mutant("steps without advantage not counted", WeightsByAdvantage, "reinforce"),
-    *_made(_RATIO, Surrogate, "importance_weighted"),
+    *variants(Surrogate, "loss", _RATIO, "importance_weighted"),
     Mutant("old log-probabilities not detached", PriorNotDetached, "importance_weighted"),
     Mutant("N15 NaN gradient behind where", MaskedRatio, "importance_weighted"),
     Mutant("P06 old log-probabilities recomputed", Recomputed, "importance_weighted"),

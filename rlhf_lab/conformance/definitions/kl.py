@@ -71,12 +71,12 @@ def _full(inputs: LogProbs) -> Mapping[str, Tensor]:
 
 
 _OF_ACTIONS: Final = st.one_of(log_probs(), far_apart())
-_OF_DISTRIBUTIONS: Final = st.one_of(
-    log_probs(distributions=True), far_apart(distributions=True), impossible_actions()
-)
+_OF_DISTRIBUTIONS: Final = st.one_of(log_probs(distributions=True), far_apart(distributions=True), impossible_actions())
 
 
-def _define(name: str, statement: str, reference: str, answer: Callable[[LogProbs], Mapping[str, Tensor]]) -> Definition:
+def _define(
+    name: str, statement: str, reference: str, answer: Callable[[LogProbs], Mapping[str, Tensor]]
+) -> Definition:
     cases = _OF_DISTRIBUTIONS if name == "full" else _OF_ACTIONS
     return Definition("kl", name, statement, reference, {}, answer, cases=cases)
 
@@ -84,7 +84,9 @@ def _define(name: str, statement: str, reference: str, answer: Callable[[LogProb
 _SCHULMAN = 'Schulman 2020, "Approximating KL divergence"'
 
 DEFINITIONS: list[Definition] = [
-    _define("k1", "KL = ρ log(π/π_ref); ρ = π/π_old has a gradient, without π_old it is 1", _SCHULMAN, _per_action(_k1)),
+    _define(
+        "k1", "KL = ρ log(π/π_ref); ρ = π/π_old has a gradient, without π_old it is 1", _SCHULMAN, _per_action(_k1)
+    ),
     _define(
         "k2",
         "KL = ρ ½ log²(π/π_ref); ρ = π/π_old has no gradient, without π_old it is 1",

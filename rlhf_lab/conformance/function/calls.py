@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -92,7 +93,8 @@ class Adapter:
                 named[argument] = form(told[source])
             elif argument not in self.arguments.defaults:
                 raise Refused(f"batches without {source}")
-        return self.function(*(named.pop(name) for name in self.arguments.positional if name in named), **named)
+        with _default_dtype(_first(told).dtype):
+            return self.function(*(named.pop(name) for name in self.arguments.positional if name in named), **named)
 
     def _turn(self, x: Tensor) -> Tensor:
         return x.transpose(0, 1) if self.layout == "time-first" and x.ndim > 1 else x
@@ -149,6 +151,17 @@ class Adapter:
             if not failed:
                 break
         return best, parts
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Let new tensors, and a number times a flag, have the precision of the inputs."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _first(given: Mapping[str, Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Final
 
+import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
@@ -235,7 +236,10 @@ def _caller(role: str, ask: Callable[..., tuple[Tensor, ...]], own_returns: Call
         return Advantages(clean(answer, batch.valid), advantages.returns)
 
     def loss(component: Component, batch: PolicyBatch | ValueBatch) -> Loss:
-        return Loss(ask(component, _given(role, batch))[0])
+        given = _given(role, batch)
+        for name in _WITH_GRADIENT[role]:  # no gradient where not valid, as what stands there is not judged
+            given |= {name: torch.where(batch.valid, given[name], given[name].detach())} if name in given else {}
+        return Loss(ask(component, given)[0])
 
     def kl(
         component: Component, log_probs: Tensor, ref_log_probs: Tensor, *, old_log_probs: Tensor | None = None

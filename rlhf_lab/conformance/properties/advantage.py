@@ -8,9 +8,11 @@ import torch
 
 from rlhf_lab.components import Component
 from rlhf_lab.conformance.inputs import map_fields, segments, take_rows, with_fields
-from rlhf_lab.conformance.properties.advantage_claims import CLAIMS
+from rlhf_lab.conformance.properties.advantage_baselines import BASELINE_CLAIMS
+from rlhf_lab.conformance.properties.advantage_critics import CRITIC_CLAIMS
 from rlhf_lab.conformance.properties.advantage_expectations import EXPECTATIONS
 from rlhf_lab.conformance.properties.advantage_groups import GROUP_CLAIMS
+from rlhf_lab.conformance.properties.advantage_invariances import INVARIANCE_CLAIMS
 from rlhf_lab.conformance.property import Property, Violation, expect_equal, show_number
 from rlhf_lab.conformance.subject import Subject
 
@@ -156,7 +158,9 @@ PROPERTIES: Final[list[Property]] = [
         applies=_grouped,
         reads=frozenset({"group_ids"}),
     ),
-    *CLAIMS,
+    *CRITIC_CLAIMS,
+    *INVARIANCE_CLAIMS,
+    *BASELINE_CLAIMS,
     *GROUP_CLAIMS,
     *EXPECTATIONS,
 ]

@@ -1,7 +1,6 @@
 """Claims of advantage estimators about expectations, checked by enumerating every episode of random tiny worlds.
 
-Worlds have up to three states that are left at once and for good, so that every episode ends within the horizon and the
-truth of finite and infinite horizon agree. What a component does not claim is measured and told.
+What a component does not claim is measured and told.
 """
 
 from __future__ import annotations
@@ -17,44 +16,15 @@ from torch import Tensor
 
 from rlhf_lab.components import Component, PolicyObjective
 from rlhf_lab.conformance.property import Property, Violation, about, always, expect_equal, show_number
-from rlhf_lab.conformance.strategies import numbers, table
 from rlhf_lab.conformance.subject import Subject
+from rlhf_lab.conformance.tiny_worlds import World, mdp_of, reference_world, tiny_worlds
 from rlhf_lab.errors import LabError
 from rlhf_lab.types import Advantages, Loss, PolicyBatch, Trajectories, clean
-from rlhf_lab.worlds import GradientError, TabularMDP, WorldError, estimator_error, gradient_error
+from rlhf_lab.worlds import GradientError, WorldError, estimator_error, gradient_error
 
-__all__ = ["EXPECTATIONS", "World", "tiny_worlds"]
+__all__ = ["EXPECTATIONS"]
 
 _ROUNDING: Final = 1e-12
-
-World = Mapping[str, Tensor]  # transition, reward, policy, behaviour, critic
-
-
-@st.composite
-def tiny_worlds(draw: st.DrawFn, states: int = 3) -> World:
-    """Draw a world: state i leads to later ones only, the last of which ends the episode; two actions everywhere.
-
-    Probabilities and rewards are dyadic; the critic is any table, the behaviour any policy of full support.
-    """
-    parts = table(draw, (1.0, 0.5, 0.25, 0.75, 0.0), states * 2, states).view(states, 2, states)
-    transition = torch.zeros(states + 1, 2, states + 1, dtype=torch.float64)
-    for state in range(states):
-        left = torch.ones(2, dtype=torch.float64)
-        for after in range(state + 1, states):
-            transition[state, :, after] = left * parts[state, :, after - 1]
-            left = left - transition[state, :, after]
-        transition[state, :, states] = left
-    transition[states, :, states] = 1
-    chances = (0.5, 0.25, 0.75, 0.125)
-    first = table(draw, chances, states + 1, 2)[:, :1]
-    other = table(draw, chances, states + 1, 2)[:, :1]
-    return {
-        "transition": transition,
-        "reward": table(draw, numbers(2), states + 1, 2 * (states + 1)).view(states + 1, 2, states + 1),
-        "policy": torch.cat([first, 1 - first], dim=1),
-        "behaviour": torch.cat([other, 1 - other], dim=1),
-        "critic": table(draw, numbers(2), 1, states + 1)[0],
-    }
 
 
 class _ScoreFunction(PolicyObjective):
@@ -91,12 +61,6 @@ class _Judged:
         return answer
 
 
-def _mdp(world: World, gamma: float) -> TabularMDP:
-    states = len(world["critic"])
-    at = torch.arange(states)
-    return TabularMDP(world["transition"], world["reward"], (at == 0).double(), at == states - 1, gamma)
-
-
 def _samples(component: Component) -> int:
     return 1 if component.scope in ("step", "episode") else 2
 
@@ -107,7 +71,7 @@ def _told(error: Exception) -> Violation:
 
 def _gradient(subject: Subject, world: World, **more: Any) -> GradientError:
     """Return the expected gradient of the score function with the subject's advantages, and the true one."""
-    mdp = _mdp(world, float(subject.parameter("gamma", 1.0)))
+    mdp = mdp_of(world, float(subject.parameter("gamma", 1.0)))
     component = subject.component
     critic = world["critic"] if component.needs() & {"values", "next_values"} else None
     more.setdefault("samples", _samples(component))
@@ -135,7 +99,7 @@ def _unbiased_gradient(subject: Subject, world: World) -> None:
 
 
 def _unbiased_discounted_gradient(subject: Subject, world: World) -> None:
-    mdp = _mdp(world, float(subject.parameter("gamma", 1.0)))
+    mdp = mdp_of(world, float(subject.parameter("gamma", 1.0)))
     due = mdp.policy_gradient(world["policy"]).flatten()
     _same(_gradient(subject, world).expected, due, "E[Σ A ∇log π]")
 
@@ -148,7 +112,7 @@ def _group_shrinks(subject: Subject, world: World) -> None:
 
 def _unbiased_advantages(subject: Subject, world: World) -> None:
     gamma = float(subject.parameter("gamma", 1.0))
-    mdp = _mdp(world, gamma)
+    mdp = mdp_of(world, gamma)
     critic = mdp.state_values(world["policy"])
     horizon = len(critic) - 1
     judge = subject.of(rho_bar=math.inf) if subject.has("rho_bar") else subject
@@ -163,7 +127,7 @@ def _enumerated(
     subject: Subject, world: World, critic: Tensor, gamma: float
 ) -> tuple[Tensor, Mapping[str, Tensor], Any]:
     """Return probabilities, answers and outcomes of all episodes of the behaviour policy."""
-    outcomes = _mdp(world, gamma).enumerate(world["behaviour"], len(critic) - 1).with_values(critic)
+    outcomes = mdp_of(world, gamma).enumerate(world["behaviour"], len(critic) - 1).with_values(critic)
     steps = outcomes.trajectories
     policy = world["policy"][outcomes.states[:, :-1], outcomes.actions].log().masked_fill(~steps.valid, 0)
     return outcomes.probabilities, subject(replace(steps, target_log_probs=policy)), outcomes
@@ -185,7 +149,7 @@ def _fixed_point(subject: Subject, world: World) -> None:
     bar = min(rho_bar, 8.0)
     capped = torch.minimum(bar * world["behaviour"], world["policy"])
     target = capped / capped.sum(-1, keepdim=True)
-    values = _mdp(world, gamma).state_values(target)
+    values = mdp_of(world, gamma).state_values(target)
     weights, answer, outcomes = _enumerated(judge, world, values, gamma)
     mean, visits = _by_state(outcomes, weights, answer["returns"], len(values))
     _same(torch.where(visits > 0, mean, values), values, "E[returns|s] with V of the policy ∝ min(ρ̄ μ, π)")
@@ -193,7 +157,7 @@ def _fixed_point(subject: Subject, world: World) -> None:
 
 def _off_policy(subject: Subject, world: World) -> None:
     gamma = float(subject.parameter("gamma", 1.0))
-    mdp = _mdp(world, gamma)
+    mdp = mdp_of(world, gamma)
     values, judge = mdp.state_values(world["policy"]), subject.of(rho_bar=math.inf)
     weights, answer, outcomes = _enumerated(judge, world, values, gamma)
     ratio = world["policy"] / world["behaviour"]
@@ -231,24 +195,8 @@ def _arcsin(subject: Subject, case: Mapping[str, float]) -> None:
         raise Violation(f"E gradient = {show_number(found)}", f"{show_number(due)} up to {3 / size:.1%}: ∇ 2 arcsin √p")
 
 
-def _reference_world() -> World:
-    """Return a world of two steps with a wrong critic, to measure what is not claimed."""
-    transition = torch.zeros(4, 2, 4, dtype=torch.float64)
-    transition[0, 0, 1:3] = torch.tensor([0.75, 0.25])
-    transition[0, 1, 1:3] = torch.tensor([0.25, 0.75])
-    transition[1:3, :, 3] = 1
-    transition[3, :, 3] = 1
-    reward = torch.zeros(4, 2, 4, dtype=torch.float64)
-    reward[0, 0, 1:3], reward[0, 1, 1:3] = torch.tensor([1.0, 0.5]), torch.tensor([0.0, 0.25])
-    reward[1, :, 3], reward[2, :, 3] = torch.tensor([2.0, 1.0]), torch.tensor([-1.0, 0.0])
-    policy = torch.tensor([[0.5, 0.5], [0.25, 0.75], [0.5, 0.5], [0.5, 0.5]], dtype=torch.float64)
-    critic = torch.tensor([1.0, 0.5, -0.5, 0.0], dtype=torch.float64)
-    behaviour = torch.tensor([[0.25, 0.75], [0.5, 0.5], [0.75, 0.25], [0.5, 0.5]], dtype=torch.float64)
-    return {"transition": transition, "reward": reward, "policy": policy, "behaviour": behaviour, "critic": critic}
-
-
 def _measure_gradient(subject: Subject) -> str:
-    found = _gradient(subject, _reference_world())
+    found = _gradient(subject, reference_world())
     if found.relative_bias < _ROUNDING:
         return "expected gradient under a wrong critic: no bias on the reference world"
     return (
@@ -258,8 +206,8 @@ def _measure_gradient(subject: Subject) -> str:
 
 
 def _measure_advantages(subject: Subject) -> str:
-    world = _reference_world()
-    mdp = _mdp(world, float(subject.parameter("gamma", 1.0)))
+    world = reference_world()
+    mdp = mdp_of(world, float(subject.parameter("gamma", 1.0)))
     critic = mdp.state_values(world["policy"])
     try:
         found = estimator_error(

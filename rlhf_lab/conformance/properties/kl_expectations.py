@@ -29,7 +29,10 @@ _SCHULMAN: Final = 'Schulman 2020, "Approximating KL divergence"'
 
 _EITHER, _ON_POLICY, _OFF_POLICY = odds(), odds(old=False), odds(old=True)
 _EXAMPLE: Final = Odds(
-    *(torch.tensor([x], dtype=torch.float64) for x in ((4.0, 2.0, 1.0, 1.0), (1.0, 1.0, 2.0, 4.0), (1.0, 1.0, 1.0, 1.0)))
+    *(
+        torch.tensor([x], dtype=torch.float64)
+        for x in ((4.0, 2.0, 1.0, 1.0), (1.0, 1.0, 2.0, 4.0), (1.0, 1.0, 1.0, 1.0))
+    )
 )
 
 
@@ -66,7 +69,9 @@ def _forward_gradient(case: Odds) -> Tensor:
 
 def _unbiased_value(subject: Subject, case: Odds) -> None:
     got, due = _expected(subject, case)[0], _divergence(case)
-    expect_true(abs(got - due) <= 1e-9 * max(1, due), f"E[KL] = {show_number(got)}", f"{show_number(due)}, the divergence")
+    expect_true(
+        abs(got - due) <= 1e-9 * max(1, due), f"E[KL] = {show_number(got)}", f"{show_number(due)}, the divergence"
+    )
 
 
 def _at_least_divergence(subject: Subject, case: Odds) -> None:

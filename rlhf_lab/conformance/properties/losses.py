@@ -47,7 +47,7 @@ def some_gradient(role: str) -> Property:
             raise Violation(f"gradient 0 for all of {len(answers)} batches", "a loss that can be lowered")
 
     statement = "some batch has a gradient that is not 0"
-    return Property("some-gradient", role, statement, "tensorforce issue 312", False, check, whole=True)  # type: ignore[arg-type]
+    return Property("some-gradient", role, statement, "tensorforce issue 312", False, check, whole=True)
 
 
 def every_step_counts_once(role: str) -> Property:

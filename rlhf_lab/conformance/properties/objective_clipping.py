@@ -181,8 +181,8 @@ CLAIMS: list[Property] = [
     ),
     claim(
         "gradient-is-capped-ratio",
-        "g = −min(ρ, cap) A, cap or 1 + clip_high (and ρ at least 1 − clip_low where that is set): a bound on the weight "
-        "of a step never ends its gradient",
+        "g = −min(ρ, cap) A, cap or 1 + clip_high (with ρ at least 1 − clip_low where that is set): a bound on the "
+        "weight of a step never ends its gradient",
         "Chen et al. 2025 (MiniMax-M1), eq. 4 and 5; Espeholt et al. 2018, section 4.2",
         _capped,
         cases=None,

@@ -84,11 +84,11 @@ def _bias(off_policy: bool) -> Callable[[Subject], str]:
 
     def measure(subject: Subject) -> str:
         logits = torch.tensor([[0.0, 1.0, -1.0]], dtype=torch.float64)
-        case = Choices(logits, torch.zeros_like(logits), torch.tensor([[1.0, -0.5, 0.25]], dtype=torch.float64))
+        case = Choices(logits, torch.zeros_like(logits), torch.tensor([[1.0, 0.5, -0.5]], dtype=torch.float64))
         found, due = _gradients(subject, case, _sampler(case) if off_policy else _policy(case))
         shown = [", ".join(show_number(float(x), 3) for x in each["E[dL/dθ]"][0]) for each in (found, due)]
         sampler = "a uniform sampler" if off_policy else "on-policy samples"
-        return f"for logits 0, 1, -1, A = 1, -0.5, 0.25 and {sampler}: E[dL/dθ] = {shown[0]}, −dJ/dθ = {shown[1]}"
+        return f"for logits 0, 1, -1, A = 1, 0.5, -0.5 and {sampler}: E[dL/dθ] = {shown[0]}, −dJ/dθ = {shown[1]}"
 
     return measure
 

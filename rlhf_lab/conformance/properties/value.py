@@ -185,7 +185,8 @@ def _held_support(subject: Subject, case: ValueBatch) -> None:
 
 def _on_edge(subject: Subject, case: ValueBatch) -> Tensor:
     assert case.old_values is not None
-    return ((case.values - case.old_values).abs() - subject.parameter("clip", 0.2)).abs() <= _NEAR
+    distance = (case.values - case.old_values).abs() - float(subject.parameter("clip", 0.2))
+    return distance.abs() <= _NEAR
 
 
 def _law(id_: str, statement: str, reference: str, check: Any, **options: Any) -> Property:

@@ -1,0 +1,144 @@
+"""Laws about calls: an answer of the right form, no trace left behind, the same math in every precision and place."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.components import Component
+from rlhf_lab.conformance.guard import random_states
+from rlhf_lab.conformance.inputs import map_fields, take_rows, tensors
+from rlhf_lab.conformance.properties.shared import ALL, CONTRACT, FLOATS, ORDERLESS, Law, copied, plain, rows
+from rlhf_lab.conformance.property import Property, Violation, expect_equal, expect_true, show_number
+from rlhf_lab.conformance.subject import Subject
+
+__all__ = ["LAWS"]
+
+_FLOAT32: Final = 2e-4  # relative to the largest number: float32 keeps 7 digits, sums and exponentials lose some
+
+
+def _answers(subject: Subject, case: Any) -> None:
+    answer = subject.base_answer()
+    valid = getattr(case, "valid", None)
+    for symbol, x in answer.items():
+        bad = ~x.isfinite() if valid is None or x.shape != valid.shape else valid & ~x.isfinite()
+        if bool(bad.any()):
+            at = [int(i) for i in bad.nonzero()[0]]
+            raise Violation(f"{symbol}{at} = {show_number(float(x[tuple(at)]))}", "finite numbers where valid")
+
+
+def _inputs_untouched(subject: Subject, case: Any) -> None:
+    subject(case)
+    given = subject.asked(case)
+    subject.call(given)
+    for name, _, x in tensors(subject.asked(case)):
+        if not torch.equal(x, getattr(given, name)):
+            raise Violation(f"{name} changed in place", "inputs as they were; work on a copy")
+
+
+def _repeatable(subject: Subject, case: Any) -> None:
+    """Ask again, after another question that must leave no trace."""
+    first = subject(case)
+    states = random_states()
+    subject(take_rows(case, [0] * (rows(case) + 1)))
+    again = subject(copied(case))
+    if random_states() != states:
+        raise Violation("global randomness used", "none: randomness comes as `uniforms` of the batch")
+    expect_equal(again, first, getattr(case, "valid", None), note="as in the first call", tolerance=0.0)
+
+
+def _float32(subject: Subject, case: Any) -> None:
+    """Allow rounding, and as much as the exact answer moves when the inputs do by a little more than that."""
+    exact = plain(subject(case))
+    single = subject(map_fields(case, lambda _, __, x: x.float() if x.dtype == torch.float64 else x))
+    moved = subject(map_fields(case, lambda _, __, x: _nudged(x) if x.dtype == torch.float64 else x))
+    rounded = {}
+    for symbol, x in single.items():
+        asked = symbol in ORDERLESS or x.dtype == torch.float32
+        expect_true(asked, f"{symbol} in {x.dtype}", "torch.float32, as asked")
+        slack = 4 * (moved[symbol] - exact[symbol]).abs() if symbol in exact else 0.0
+        near = (x.double() - exact[symbol]).abs() <= slack if symbol in exact else None
+        rounded[symbol] = x.double() if near is None else torch.where(near, exact[symbol], x.double())
+    expect_equal(rounded, exact, getattr(case, "valid", None), note="in float64", tolerance=_FLOAT32)
+
+
+def _nudged(x: Tensor) -> Tensor:
+    """Return numbers moved by a few units of float32's last digit, up and down in turn."""
+    signs = 1 - 2.0 * (torch.arange(x.numel()).view(x.shape) % 2)
+    return x * (1 + signs * 2.0**-21)
+
+
+def _implementations_agree(subject: Subject, case: Any) -> None:
+    whole = plain(subject(case))
+    for name, enter in subject.component.implementations().items():
+        with enter():
+            found = subject(copied(case))
+        expect_equal(found, whole, getattr(case, "valid", None), note=f"as elsewhere, computed by {name}")
+        expect_equal(found, {s: x for s, x in whole.items() if s == "A"}, note=f"as elsewhere, computed by {name}")
+
+
+def _has_variants(component: Component) -> str | None:
+    return None if component.implementations() else "it has one implementation"
+
+
+LAWS: Final[list[Law]] = [
+    (
+        ALL,
+        Property(
+            "answers-every-batch",
+            "",
+            "every batch of its contract gets an answer of the right type, shape and dtype, finite where valid, "
+            "without a gradient into what is given",
+            CONTRACT,
+            False,
+            _answers,
+        ),
+    ),
+    (
+        ALL,
+        Property(
+            "inputs-untouched",
+            "",
+            "inputs are not changed in place",
+            CONTRACT,
+            False,
+            _inputs_untouched,
+        ),
+    ),
+    (
+        ALL,
+        Property(
+            "repeatable",
+            "",
+            "the same batch gets the same answer, whatever was asked in between; no global randomness",
+            CONTRACT,
+            False,
+            _repeatable,
+        ),
+    ),
+    (
+        FLOATS,
+        Property(
+            "float32-agrees",
+            "",
+            "float32 inputs get the answer of float64 inputs up to rounding, in float32",
+            "DeepSpeedExamples issue 423",
+            False,
+            _float32,
+        ),
+    ),
+    (
+        ALL,
+        Property(
+            "implementations-agree",
+            "",
+            "every implementation of the same math (as for another device) gives the same answer",
+            CONTRACT,
+            False,
+            _implementations_agree,
+            applies=_has_variants,
+        ),
+    ),
+]

@@ -1,0 +1,100 @@
+"""Laws about invalid steps: what stands there, and how many there are, changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.conformance.inputs import insert_steps, map_fields
+from rlhf_lab.conformance.properties.shared import CONTRACT, MASKED, Law, plain
+from rlhf_lab.conformance.property import Property, expect_equal
+from rlhf_lab.conformance.subject import Subject
+
+__all__ = ["LAWS"]
+
+
+def _zero_where_invalid(subject: Subject, case: Any) -> None:
+    for symbol, x in subject(case).items():
+        if symbol == "A" or symbol.startswith("dL/d"):
+            expect_equal({symbol: x}, {symbol: torch.zeros_like(x)}, ~case.valid, note="at an invalid step")
+
+
+def _padding_content(subject: Subject, case: Any) -> None:
+    before = subject(case)
+    for junk in (torch.nan, -1e6):
+
+        def poison(_: str, axes: str, x: Tensor, junk: float = junk) -> Tensor:
+            return x.masked_fill(~case.valid, junk) if axes == "same" and x.is_floating_point() else x
+
+        note = f"as before, whatever stands at invalid steps ({junk} now)"
+        after = subject(map_fields(case, poison))
+        expect_equal(after, plain(before), case.valid, note=note)
+        slopes = {symbol: x for symbol, x in after.items() if symbol.startswith("dL/d")}
+        nothing = {symbol: torch.zeros_like(x) for symbol, x in slopes.items()}
+        expect_equal(slopes, nothing, ~case.valid, note=f"at an invalid step, which holds {junk}: clean the inputs")
+
+
+def _padding_width(subject: Subject, case: Any) -> None:
+    before, steps = plain(subject(case)), case.valid.shape[-1]
+    wider = subject(insert_steps(insert_steps(case, steps, 32.0, 2), 0, -32.0, 3))
+    inner = {symbol: x[..., 3 : 3 + steps] for symbol, x in wider.items()}
+    expect_equal(inner, before, case.valid, note="as without three more invalid steps at the left and two at the right")
+
+
+def _invalid_steps_crossed(subject: Subject, case: Any) -> None:
+    before, steps = plain(subject(case)), case.valid.shape[-1]
+    wider = case
+    for position in reversed(range(1, steps)):
+        wider = insert_steps(wider, position, -32.0)
+    inner = {symbol: x[..., ::2] for symbol, x in subject(wider).items()}
+    expect_equal(inner, before, case.valid, note="as without an invalid step between any two steps")
+
+
+LAWS: Final[list[Law]] = [
+    (
+        ("advantage", "normalizer", "objective", "value"),
+        Property(
+            "zero-where-invalid",
+            "",
+            "advantages and gradients are 0 at invalid steps",
+            CONTRACT,
+            False,
+            _zero_where_invalid,
+        ),
+    ),
+    (
+        MASKED[:-1],
+        Property(
+            "padding-content-ignored",
+            "",
+            "what stands at invalid steps, NaN included, changes nothing, neither value nor gradient",
+            "verl issues 1527 and 2377; DeepSpeed-Chat 620",
+            False,
+            _padding_content,
+        ),
+    ),
+    (
+        MASKED,
+        Property(
+            "padding-width-ignored",
+            "",
+            "more padding at the left or right of the rows changes nothing",
+            "sentence-transformers issue 3827; trlx 107",
+            False,
+            _padding_width,
+        ),
+    ),
+    (
+        MASKED,
+        Property(
+            "invalid-steps-crossed",
+            "",
+            "invalid steps inside an episode (observations) neither receive nor pass nor decay credit",
+            "verl issue 7278",
+            False,
+            _invalid_steps_crossed,
+        ),
+    ),
+]

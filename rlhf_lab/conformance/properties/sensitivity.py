@@ -1,0 +1,104 @@
+"""Laws about what is declared: every hyper-parameter and every required field changes some answer."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+
+from rlhf_lab.components import Component
+from rlhf_lab.conformance.inputs import with_fields
+from rlhf_lab.conformance.properties.shared import ALL, Law, plain
+from rlhf_lab.conformance.property import Property, Violation, expect_equal
+from rlhf_lab.conformance.settings import alternatives
+from rlhf_lab.conformance.subject import RefusedError, Subject, UnansweredError, UnjudgedError
+
+__all__ = ["LAWS"]
+
+
+def _parameters_matter(subject: Subject, cases: list[tuple[Subject, Any]]) -> None:
+    for name, info in type(subject.component).model_fields.items():
+        others = [value for value in alternatives(info) if value is not None]
+        if len(others) > 1 and not any(_differs(each, case, name, others) for each, case in cases[::-1]):
+            raise Violation(f"{name} changes no answer to {len(cases)} cases", "a parameter that is read, or none")
+
+
+def _differs(subject: Subject, case: Any, name: str, others: list[Any]) -> bool:
+    component = subject.component
+    values = {field: getattr(component, field) for field in type(component).model_fields}
+    for other in others:
+        try:
+            changed = type(component)(**{**values, name: other})
+            found = Subject(changed, subject.view, subject.guard)(case)
+            expect_equal(found, plain(subject(case)), getattr(case, "valid", None), tolerance=1e-12)
+        except Violation:
+            return True
+        except (ValueError, UnjudgedError, RefusedError):
+            continue
+    return False
+
+
+def _fields_matter(subject: Subject, cases: list[tuple[Subject, Any]]) -> None:
+    for name in sorted(subject.component.needs()):
+        if name in ("state", "uniforms"):
+            continue
+        if not any(_reads(each, case, name) for each, case in cases[::-1]):
+            raise Violation(f"{name} changes no answer to {len(cases)} cases", f"{name} read, or not required")
+
+
+def _reads(subject: Subject, case: Any, name: str) -> bool:
+    found = getattr(case, name, None)
+    if found is None:
+        return False
+    numbers = torch.arange(found.numel()).view(found.shape)
+    changed = (found.flip(0) + 1) * 7 if not found.is_floating_point() else found + 0.5 + 0.25 * (numbers % 3)
+    if name == "group_ids":
+        changed = torch.zeros_like(found) if bool((found != found[0]).any()) else numbers
+    try:
+        after = subject(with_fields(case, {name: changed}))
+        expect_equal(after, plain(subject(case)), getattr(case, "valid", None), tolerance=1e-12)
+    except UnansweredError:
+        return False
+    except Violation:
+        return True
+    except (ValueError, UnjudgedError, RefusedError):
+        return False
+    return False
+
+
+def _has_parameters(component: Component) -> str | None:
+    return None if type(component).model_fields else "it has no hyper-parameters"
+
+
+def _has_needs(component: Component) -> str | None:
+    return None if component.needs() - {"state", "uniforms"} else "it requires no optional field"
+
+
+LAWS: Final[list[Law]] = [
+    (
+        ALL,
+        Property(
+            "parameters-matter",
+            "",
+            "every hyper-parameter changes the answer to some batch",
+            "axolotl issue 3731; cleanrl 203",
+            False,
+            _parameters_matter,
+            applies=_has_parameters,
+            whole=True,
+        ),
+    ),
+    (
+        ("advantage", "normalizer", "objective", "value"),
+        Property(
+            "required-fields-matter",
+            "",
+            "every required field changes the answer to some batch",
+            "tensorforce issue 312; tensorflow/agents 352",
+            False,
+            _fields_matter,
+            applies=_has_needs,
+            whole=True,
+        ),
+    ),
+]
