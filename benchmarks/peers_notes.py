@@ -89,7 +89,7 @@ NOTES: Final[dict[tuple[str, str], Note]] = {
         (f"objective/{name}", "padding-content-ignored"): _NAN
         for name in ("ppo_clip@torchrl", "importance_weighted@torchrl")
     },
-    **{("kl/kl_penalty@torchrl", law): _BETA for law in ("batch-rows-independent", "steps-independent")},
+    **{("kl/kl_penalty@torchrl", law): _BETA for law in ("batch-rows-independent", "steps-independent", "runs-apart")},
     ("objective/cispo@torchrl", "is-cispo"): Note(
         "difference",
         "CISPOLoss does what its docstring says, −clip(ρ) A, differentiated through the clipped ratio; the paper "

@@ -63,7 +63,7 @@ def show(
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Show a component's formula, parameters and source line."""
+    """Show a component's formula, parameters, claims, source line."""
     from rlhf_lab.listing import described, print_component
 
     registry = open_registry(plugin)

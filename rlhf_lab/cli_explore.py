@@ -25,7 +25,7 @@ def diff(
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Find the smallest input on which two components differ: exit code 0 if there is none, 1 if there is."""
+    """Find where two components differ, on the smallest input. Exit code 0: nowhere; 1: they differ."""
     from rlhf_lab.conformance import diff as find_difference
     from rlhf_lab.study.edit import component_of
 
@@ -55,7 +55,7 @@ def explain(
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Take one advantage apart: TD errors, the weight of every reward and value, boundaries, bootstrap."""
+    """Take one advantage apart. Shows TD errors, the weight of every reward and value, boundaries, bootstrap."""
     from rlhf_lab.conformance import explain as take_apart
     from rlhf_lab.conformance.explanation_case import example_case, read_case
     from rlhf_lab.study.edit import component_of
@@ -76,7 +76,7 @@ def new_plugin(
         Path | None, typer.Option("--out", metavar="DIR", help="Default: a folder of that name here.")
     ] = None,
 ) -> None:
-    """Write a plugin package: one sound component, tests that verify it, and a README."""
+    """Write a plugin package to start from. It has one sound component, tests that verify it, and a README."""
     from rlhf_lab.skeleton import ROLES, write_plugin
 
     registry = open_registry(None)

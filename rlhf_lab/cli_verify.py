@@ -26,7 +26,7 @@ NOT_VERIFIED: Final = 2
 
 def verify(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME|ROLE]", help="A component (name or role/name), or all of a role.")
+        str | None, typer.Argument(metavar="NAME|ROLE", help="A component (name or role/name), or all of a role.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every component that does math.")] = False,
     function: Annotated[
@@ -52,7 +52,7 @@ def verify(
     as_json: Json = False,
     badge: Annotated[bool, typer.Option("--badge", help="Print one line of Markdown for a README.")] = False,
 ) -> None:
-    """Check the math of a component: exit code 0 if every law holds, 1 if one fails, 2 if it could not be verified."""
+    """Check the math of a component. Exit code 0: every law holds; 1: one fails; 2: it could not be verified."""
     if sum((name is not None, every, function is not None)) != 1:
         raise LabError("verify takes one of: the NAME of a component, a ROLE, --all, --function FILE.py:fn.")
     if as_json and badge:

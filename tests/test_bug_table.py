@@ -1,4 +1,4 @@
-"""Every entry of the list of real bugs is rebuilt as a mutant, or waits for something, or is said to be out of reach."""
+"""Every entry of the list of real bugs is rebuilt as a mutant, waits for something, or is said to be out of reach."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def registered() -> dict[str, Callable[[], bool]]:
     from source_text.worlds import REGISTRY
 
     return {
-        PREFERENCES: lambda: bool(REGISTRY.components("preference")),
+        PREFERENCES: lambda: any("@" not in each.name for each in REGISTRY.components("preference")),  # not a peer's
         REWARD_MODELS: lambda: bool(REGISTRY.components("reward_model")),
         CHESS: lambda: any("chess" in each.__module__ for each in REGISTRY.components("environment")),
         LANGUAGE_MODEL: lambda: any("llm" in each.__module__ for each in REGISTRY.components("environment")),

@@ -9,7 +9,8 @@ import torch
 
 from rlhf_lab import verify
 from rlhf_lab.components import AdvantageEstimator, KLEstimator, PolicyObjective
-from rlhf_lab.conformance import Property
+from rlhf_lab.conformance import Counterexample, Property
+from rlhf_lab.conformance.report import for_json, show_case
 from rlhf_lab.conformance.search import draw
 from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry
@@ -324,3 +325,28 @@ def test_a_component_that_says_wrong_things_of_itself_is_refused(declared, says)
     with pytest.raises(LabError) as error:
         verify(declares(**declared))
     assert says in str(error.value)
+
+
+def test_a_case_is_shown_in_one_line_and_a_step_that_does_not_count_as_a_dash():
+    example = judged(CleansInputsInPlace)["inputs-untouched"].counterexample
+    assert show_case(CleansInputsInPlace, example) == "rewards=[-] terminated=[-] valid=[False]"
+
+
+class ManyParameters(Rewards):
+    name = "many_parameters"
+    a: float = 1.0
+    b: float = 2.0
+    c: int | None = 3
+    d: float = 4.0
+
+
+def test_of_many_parameters_only_unusual_ones_are_shown():
+    example = Counterexample(
+        {"a": 1.0, "b": 0.5, "c": None, "d": 4.0}, {"rewards": [[1.0, None], [0.25, -2.0]]}, "", ""
+    )
+    assert show_case(ManyParameters, example) == "rewards=[[1, -], [0.25, -2]]  b=0.5 c=None"
+    assert show_case(Rewards, Counterexample({"gamma": 1.0}, {}, "", "")) == "gamma=1"
+
+
+def test_json_gets_texts_for_numbers_that_it_does_not_know():
+    assert for_json({"clip": float("inf"), "x": [1.5, None, True]}) == {"clip": "inf", "x": [1.5, None, True]}

@@ -86,7 +86,8 @@ class Segment:
 
 def tensors(batch: Batch) -> Iterator[tuple[str, str, Tensor]]:
     """Yield name, axes (``same``, ``row``) and tensor of each field that is given."""
-    for name, axes in _axes(type(batch)):
+    kind: Any = type(batch)
+    for name, axes in _axes(kind):
         value = getattr(batch, name)
         if isinstance(value, Tensor):
             yield name, axes, value

@@ -55,15 +55,15 @@ def odds(draw: st.DrawFn, *, old: bool | None = None) -> Odds:
 
 
 @st.composite
-def far_apart(draw: st.DrawFn, *, distributions: bool = False) -> LogProbs:
-    """Draw log-probabilities that are up to 30 apart; of actions also such whose exp underflows."""
+def far_apart(draw: st.DrawFn, *, distributions: bool = False, old: bool = True) -> LogProbs:
+    """Draw log-probabilities up to 30 apart, of actions also such whose exp underflows; ``old`` ones now and then."""
     if distributions:
         actions = draw(st.integers(2, 3))
-        policy, reference, old = (table(draw, _GAPS, 1, actions).log_softmax(-1)[None] for _ in range(3))
+        policy, reference, older = (table(draw, _GAPS, 1, actions).log_softmax(-1)[None] for _ in range(3))
     else:
         policy = table(draw, (-30.0, -1e-9, -64.0, -1024.0), 1, 2)
-        reference, old = (policy + table(draw, _GAPS, 1, 2) for _ in range(2))
-    return LogProbs(policy, reference, old if draw(st.booleans()) else None)
+        reference, older = (policy + table(draw, _GAPS, 1, 2) for _ in range(2))
+    return LogProbs(policy, reference, older if old and draw(st.booleans()) else None)
 
 
 @st.composite

@@ -76,7 +76,8 @@ def size(case: Case) -> tuple[float, ...]:
 
 
 def _digits(x: Tensor) -> float:
-    return sum(map(_intricacy, x.flatten().tolist()))
+    total: float = sum(map(_intricacy, x.flatten().tolist()))
+    return total
 
 
 @cache
@@ -84,7 +85,8 @@ def _intricacy(x: float) -> float:
     """Return a number's distance from plainness: 0 for 0, more for fractions and for large and negative numbers."""
     if x == 0 or not math.isfinite(x):
         return 0.0
-    return 1 + sum((x * 2**k) % 1 != 0 for k in range(4)) + math.log1p(min(abs(x), 1e6)) + 0.5 * (x < 0)
+    fraction = sum((x * 2.0**k) % 1 != 0 for k in range(4))
+    return 1 + fraction + math.log1p(min(abs(x), 1e6)) + 0.5 * (x < 0)
 
 
 def _dull(value: Any) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -147,15 +148,16 @@ def consistent_next_values(values: Tensor, outside: Tensor, valid: Tensor, ends:
 @st.composite
 def estimated(draw: st.DrawFn, fields: frozenset[str] = frozenset()) -> Estimated:
     """Draw what a normaliser is called with; advantages are 0 where not valid, as estimators return them."""
-    batch = draw(trajectories(fields, one_episode="group_ids" in fields))
+    grouped = "group_ids" in fields
+    rows = draw(st.sampled_from((4, 3, 4, 2, 1))) if grouped else None  # only three rows or more can interleave groups
+    batch = draw(trajectories(fields, one_episode=grouped, rows=rows))
     n, t = batch.rewards.shape
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))  # evenly spread; drawn bytes repeat themselves
     kind = draw(st.sampled_from(("any", "any", "any", "equal", "close")))
-    raw = (
-        torch.full((n, t), draw(st.sampled_from(numbers())), dtype=torch.float64)
-        if kind == "equal"
-        else table(draw, numbers(), n, t)
-    )
+    raw = torch.from_numpy(random.choice(numbers(), (1, 1) if kind == "equal" else (n, t))).expand(n, t)
     raw = 1 + raw * 2.0**-17 if kind == "close" else raw
+    if batch.group_ids is not None:
+        batch = replace(batch, group_ids=torch.from_numpy(random.permutation([0, 0, 1, 1, 2])[:n]))
     returns = table(draw, numbers(8), n, t) if draw(st.booleans()) else None
     given = {item.name: getattr(batch, item.name) for item in dataclass_fields(batch)}
     return Estimated(**given, advantages=raw.masked_fill(~batch.valid, 0), returns=returns)

@@ -125,8 +125,9 @@ class ByCrossEntropy(Whole):
 
     def __call__(self, log_probs: Tensor, ref_log_probs: Tensor, *, old_log_probs: Tensor | None = None) -> Tensor:
         logs = log_probs.log_softmax(-1)
-        chances = logs.exp()
-        return (chances * logs).sum(-1) - (chances * ref_log_probs.detach()).sum(-1)
+        chances, impossible = logs.exp(), logs.detach().exp() == 0
+        own, other = (x.masked_fill(impossible, 0) for x in (logs, ref_log_probs.detach()))
+        return (chances * own).sum(-1) - (chances * other).sum(-1)
 
 
 WHOLE: Final = [

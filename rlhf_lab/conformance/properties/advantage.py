@@ -40,18 +40,19 @@ def _bootstraps_on_truncation_only(subject: Subject, case: Any) -> None:
 
 
 def _termination_wins(subject: Subject, case: Any) -> None:
+    before = subject(case)
     other = with_fields(case, {"truncated": case.truncated ^ case.terminated})
-    note = "as with `truncated` the other way round at the terminated steps"
-    expect_equal(subject(other), subject(case), case.valid, note=note)
+    note = "as before `truncated` was turned round at the terminated steps"
+    expect_equal(subject(other), before, case.valid, note=note)
 
 
 def _live_edge(subject: Subject, case: Any) -> None:
-    cut = case.truncated.clone()
+    found, cut = subject(case), case.truncated.clone()
     for episode in segments(case):
         if episode.end == "open":
             cut[episode.row, episode.steps[-1]] = True
     flagged = subject(with_fields(case, {"truncated": cut}))
-    expect_equal(subject(case), flagged, case.valid, note="as with `truncated` at the row's last step")
+    expect_equal(found, flagged, case.valid, note="as with `truncated` at the row's last step")
 
 
 def _episodes_independent(subject: Subject, case: Any) -> None:

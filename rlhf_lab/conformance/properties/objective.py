@@ -20,8 +20,8 @@ from rlhf_lab.conformance.properties.policy_cases import (
     on_policy,
     with_advantages,
 )
-from rlhf_lab.conformance.property import Property, expect_equal, expect_true
-from rlhf_lab.conformance.subject import Subject
+from rlhf_lab.conformance.property import Property, Violation, expect_equal, expect_true
+from rlhf_lab.conformance.subject import RefusedError, Subject, UnjudgedError
 from rlhf_lab.types import PolicyBatch
 
 __all__ = ["PROPERTIES"]
@@ -85,6 +85,19 @@ def _keeps_form(subject: Subject, case: PolicyBatch) -> None:
         fine = bool(x.isfinite().all()) and not x.requires_grad
         expect_true(fine, f"state[{name!r}] = {x}", "finite numbers without gradient")
     subject(with_fields(case, {"state": after}))
+
+
+def _state_matters(subject: Subject, cases: list[tuple[Subject, Any]]) -> None:
+    for each, case in cases:
+        before = cast("PolicyObjective", each.component).initial_state()
+        other = {name: ~x if x.dtype == torch.bool else 2 * x + 1 for name, x in before.items()}
+        try:
+            expect_equal(each(with_fields(case, {"state": other})), each(case), case.valid)
+        except (Violation, UnjudgedError):  # it answers otherwise, or nothing at all, which another law tells
+            return
+        except RefusedError:
+            continue
+    raise Violation(f"no answer to {len(cases)} cases changes with the state", "a state that is read, or none")
 
 
 def _shown(form: Mapping[str, Any]) -> str:
@@ -154,6 +167,14 @@ PROPERTIES: list[Property] = [
         "contract of rlhf_lab",
         _keeps_form,
         applies=_stateful,
+    ),
+    _law(
+        "state-matters",
+        "another state than the initial one changes the answer to some batch",
+        "contract of rlhf_lab",
+        _state_matters,
+        applies=_stateful,
+        whole=True,
     ),
     *objective_claims.CLAIMS,
     *objective_clipping.CLAIMS,
