@@ -25,11 +25,14 @@ def is_role(name: str | None) -> bool:
 
 
 def chosen(name: str | None, registry: Registry) -> tuple[list[type[Component]], bool]:
-    """Return the components that are meant, and whether a role or ``--all`` was asked for."""
+    """Return the components that are meant, and whether a role or ``--all`` was asked for.
+
+    ``name@peer`` is what another library computes: it is not ours to pass, and is verified where it is named.
+    """
     from rlhf_lab.conformance.views import VIEWS, view
 
     if name is None:
-        return [component for role in VIEWS for component in registry.components(role)], True
+        return [c for role in VIEWS for c in registry.components(role) if "@" not in c.name], True
     role = name.removesuffix("/")
     roles = {*VIEWS, *registry.roles()}
     known = {component.name for component in registry.components()} | {n for _, n, _ in registry.ambiguous()}
@@ -37,7 +40,7 @@ def chosen(name: str | None, registry: Registry) -> tuple[list[type[Component]],
         view(role)
         if not registry.components(role) and not registry.ambiguous(role):
             raise LabError(f"no component of role {role!r} is registered.")
-        return registry.components(role), True
+        return [c for c in registry.components(role) if "@" not in c.name], True
     if name in roles:
         raise LabError(f"{name!r} is a role and a component; say {name}/ for all of the role, or role/{name}.")
     try:

@@ -95,7 +95,8 @@ def trajectories(
 
     ``one_episode`` puts at most one episode into a row, as group estimators ask; without ``masked`` all steps count.
     """
-    n, t = rows or draw(st.integers(1, MAX_ROWS)), draw(st.integers(1, MAX_STEPS))
+    most = MAX_ROWS + 2 if one_episode else MAX_ROWS  # room for two groups of several responses
+    n, t = rows or draw(st.integers(1, most)), draw(st.integers(1, MAX_STEPS))
     valid = _valid(draw, n, t) if masked else torch.ones(n, t, dtype=torch.bool)
     ends = table(draw, (0, 0, 1, 2, 3), n, t)
     can_end = _last(valid) if one_episode else valid
@@ -105,20 +106,18 @@ def trajectories(
         found["values"] = table(draw, numbers(), n, t)
         outside = table(draw, numbers(8), n, t) + 16.0 * terminated  # large where it must not count
         found["next_values"] = consistent_next_values(found["values"], outside, valid, terminated | truncated)
-    ratio = None
     for name in ("log_probs", "target_log_probs", "ref_log_probs"):
         if name in fields or (name == "log_probs" and "target_log_probs" in fields):
             if name == "log_probs":
                 found[name] = table(draw, _LOG_PROBS, n, t)
             else:
-                ratio = table(draw, _LOG_RATIOS, n, t)
                 base = found.get("log_probs", torch.full((n, t), -4.0, dtype=torch.float64))
-                found[name] = base + ratio
+                found[name] = base + table(draw, _LOG_RATIOS, n, t)
     if "score_norms" in fields:
         found["score_norms"] = table(draw, _POSITIVE, n, t)
     found = {name: _junk(x, valid) for name, x in found.items()}
     if "group_ids" in fields:
-        found["group_ids"] = table(draw, (0, 1, 2), n, 1)[:, 0]
+        found["group_ids"] = table(draw, (0, 1, 0, 1, 2), n, 1)[:, 0]
     if "baseline_scores" in fields:
         found["baseline_scores"] = table(draw, numbers(), n, 1)[:, 0]
     return Trajectories(terminated=terminated, truncated=truncated, valid=valid, **found)
@@ -193,7 +192,7 @@ def value_batches(draw: st.DrawFn, fields: frozenset[str] = frozenset()) -> Valu
     valid, ends = _masks(draw)
     n, t = valid.shape
     found: dict[str, Any] = {"values": table(draw, numbers(), n, t), "returns": table(draw, numbers(), n, t)}
-    steps = (0.0, 0.125, -0.125, 0.5, -0.5, 2.0, -2.0)
+    steps = (0.0, 0.125, -0.125, 0.5, -0.5, 2.0, -2.0, 8.0, -8.0)
     found["old_values"] = found["values"] - table(draw, steps, n, t)
     found = {name: _junk(x, valid) for name, x in found.items()}
     if "uniforms" in fields:

@@ -1,8 +1,8 @@
 """TRL's trainers without training: what their methods read of ``self``, and nothing else.
 
 TRL computes advantages and losses inside methods of its trainers; there is no function of them. So the method is
-called with a stand-in for the trainer: one process, one micro-batch per step, no model; its log-probabilities are ours. Torch's
-default dtype, which a few of TRL's factors have, is meanwhile the batch's, so that rounding is not judged.
+called with a stand-in for the trainer: one process, one micro-batch per step, no model; its log-probabilities are ours.
+Torch's default dtype, which a few of TRL's factors have, is meanwhile the batch's, so that rounding is not judged.
 """
 
 from __future__ import annotations

@@ -19,8 +19,15 @@ __all__ = ["LAWS"]
 def _parameters_matter(subject: Subject, cases: list[tuple[Subject, Any]]) -> None:
     for name, info in type(subject.component).model_fields.items():
         others = [value for value in alternatives(info) if value is not None]
-        if len(others) > 1 and not any(_differs(each, case, name, others) for each, case in cases[::-1]):
+        if len(others) < 2 or any(_differs(each, case, name, others) for each, case in cases[::-1]):
+            continue
+        # at some settings a parameter is idle, as `clip` of PPO is where both sides are set: then the defaults decide
+        if not any(_differs(_at_defaults(each, case), case, name, others) for each, case in cases[::-1]):
             raise Violation(f"{name} changes no answer to {len(cases)} cases", "a parameter that is read, or none")
+
+
+def _at_defaults(subject: Subject, case: Any) -> Subject:
+    return Subject(type(subject.component)(), subject.view, subject.guard, case)
 
 
 def _differs(subject: Subject, case: Any, name: str, others: list[Any]) -> bool:
@@ -42,7 +49,10 @@ def _fields_matter(subject: Subject, cases: list[tuple[Subject, Any]]) -> None:
     for name in sorted(subject.component.needs()):
         if name in ("state", "uniforms"):
             continue
-        if not any(_reads(each, case, name) for each, case in cases[::-1]):
+        if any(_reads(each, case, name) for each, case in cases[::-1]):
+            continue
+        # as with parameters: the old values of a clipped loss are idle where the clip is infinite
+        if not any(_reads(_at_defaults(each, case), case, name) for each, case in cases[::-1]):
             raise Violation(f"{name} changes no answer to {len(cases)} cases", f"{name} read, or not required")
 
 
@@ -80,7 +90,7 @@ LAWS: Final[list[Law]] = [
         Property(
             "parameters-matter",
             "",
-            "every hyper-parameter changes the answer to some batch",
+            "every hyper-parameter changes the answer to some batch, at this setting or at the defaults",
             "axolotl issue 3731; cleanrl 203",
             False,
             _parameters_matter,
@@ -93,7 +103,7 @@ LAWS: Final[list[Law]] = [
         Property(
             "required-fields-matter",
             "",
-            "every required field changes the answer to some batch",
+            "every required field changes the answer to some batch, at this setting or at the defaults",
             "tensorforce issue 312; tensorflow/agents 352",
             False,
             _fields_matter,
