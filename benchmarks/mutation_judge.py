@@ -41,6 +41,7 @@ TESTS = {
     "ppo": ["test_objectives.py"],
     "value": ["test_value_losses.py"],
 }
+TELLING = ("answers-every-batch", "implementations-agree", "runs-apart")  # judged first, with the definition of record
 PYTEST = ("-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib")
 
 
@@ -143,7 +144,7 @@ def _verify(classes: list[type[Component]], examples: int) -> str:
         laws = [(each, law) for each in judges for law in properties_for(each.component)]
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    laws.sort(key=lambda pair: not (pair[1].id.startswith("is-") or pair[1].id == "implementations-agree"))
+    laws.sort(key=lambda pair: not (pair[1].id.startswith("is-") or pair[1].id in TELLING))
     for each, law in laws:
         with each.guard.installed(), seeded(each.seed):
             try:

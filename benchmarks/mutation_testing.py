@@ -65,7 +65,7 @@ def main() -> None:
     done = list(_progress([m for found in mutants.values() for m in found], "mutants", snapshot, options, limits))
     for each in done:
         each.reason = reasons.pop((each.module, each.function, each.change), "")
-    Console().print(_table({module: [m for m in done if m.module == module] for module in mutants}))
+    Console(width=110).print(_table({module: [m for m in done if m.module == module] for module in mutants}))
     survivors = sorted((m for m in done if m.outcome == "survived"), key=lambda m: (m.module, m.line))
     for each in survivors:
         print(f"{each.place} {each.function}: {each.change}\n    {each.reason or 'no reason known'}")

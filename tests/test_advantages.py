@@ -508,6 +508,14 @@ def test_a_missing_field_is_named() -> None:
         GAE()(Trajectories(torch.zeros(2), flags, flags, ~flags))
 
 
+def test_defaults_are_the_usual_ones() -> None:
+    # gamma and lam as in PPO, n as in A3C, both caps as in the paper on V-trace.
+    assert GAE() == GAE(gamma=0.99, lam=0.95)
+    assert NStep() == NStep(gamma=0.99, n=5)
+    assert VTrace() == VTrace(gamma=0.99, lam=1, rho_bar=1, c_bar=1)
+    assert ConstantBaseline() == ConstantBaseline(gamma=0.99, bootstrap=False, baseline=0)
+
+
 def test_bootstrap_makes_next_values_a_need() -> None:
     assert MonteCarlo().needs() == frozenset()
     assert ValueBaseline(bootstrap=True).needs() == {"values", "next_values"}

@@ -84,6 +84,16 @@ def test_equal_ids_of_different_runs_are_different_prompts(
         assert of_rows(estimator, stacked) == [x for run in runs for x in of_rows(estimator, run)]
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_more_runs_than_prompts_do_not_mix(estimator: AdvantageEstimator) -> None:
+    # In each of four runs, every one of two responses is alone with its prompt.
+    shape = (4, 2, 1)
+    ends = torch.ones(shape, dtype=torch.bool)
+    rewards = torch.arange(8.0).reshape(shape)
+    batch = Trajectories(rewards, ends, ~ends, ends, group_ids=torch.tensor([[0, 1]] * 4))
+    assert not estimator(batch).advantages.any()
+
+
 @pytest.mark.parametrize(
     ("estimator", "expected"),
     [

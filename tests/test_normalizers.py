@@ -124,7 +124,7 @@ def test_over_episodes_a_long_one_weighs_no_more_than_a_short_one() -> None:
 @pytest.mark.parametrize("normalizer", [*NORMALIZERS, BatchNormalizer(eps=0), GroupNormalizer(eps=0, ddof=0)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_nothing_to_divide_by_gives_zero(normalizer: AdvantageNormalizer, dtype: torch.dtype) -> None:
-    for degenerate in ([[0.1, 0.1, NAN], [0.1, NAN, 0.1]], [[NAN, 5]], [[NAN, NAN]]):
+    for degenerate in ([[0.1, 0.1, NAN], [0.1, NAN, 0.1]], [[0.1, 0.1, 0.1, NAN]], [[NAN, 5]], [[NAN, NAN]]):
         assert not normalizer(*steps(degenerate, dtype)).advantages.any()
 
 
@@ -132,6 +132,19 @@ def test_a_large_common_offset_costs_no_digits() -> None:
     plain = BatchNormalizer()(*steps([[0, 1, 2, 5]])).advantages
     shifted = BatchNormalizer()(*steps([[2.0**40, 2.0**40 + 1, 2.0**40 + 2, 2.0**40 + 5]])).advantages
     assert torch.equal(plain, shifted)
+
+
+def test_a_spread_beyond_the_largest_float16_does_not_overflow() -> None:
+    # 60000 − (−60000) is no float16. Mean 0, variance 2 · 60000² with ddof 1: ±1/√2.
+    batch, raw = steps([[-60000, 60000]], torch.float16)
+    assert BatchNormalizer()(batch, raw).advantages.flatten().tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5], 1e-3)
+
+
+def test_defaults_are_those_of_ppo() -> None:
+    # Over steps, with the sample deviation: of 1 and 3 it is √2 (and would be 1 with ddof 0).
+    for normalizer in (BatchNormalizer(), GroupNormalizer()):
+        answer = normalizer(*steps([[1, 3]])).advantages
+        assert answer.flatten().tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5], rel=1e-7)
 
 
 def test_whitened_float32_batches_have_mean_zero_and_deviation_one() -> None:
