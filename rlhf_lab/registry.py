@@ -51,7 +51,7 @@ class Registry:
         self.missing: list[Broken] = []  # not loaded for want of an optional dependency
         self.studies: dict[str, list[Path]] = {}
         self.properties: list[Any] = []
-        self._found: dict[tuple[str, str], list[tuple[type[Component], Origin]]] = {}
+        self._found: dict[tuple[str, str], list[tuple[type[Component], Source]]] = {}
         self._observers = discovery.manager()
 
     @property
@@ -70,7 +70,7 @@ class Registry:
     def ambiguous(self, role: str | None = None) -> list[tuple[str, str, list[Origin]]]:
         """Return role, name and origins of what several sources provide, sorted; it is served to nobody."""
         return [
-            (its_role, name, [origin for _, origin in found])
+            (its_role, name, [_origin(source, cls) for cls, source in found])
             for (its_role, name), found in sorted(self._found.items())
             if len(found) > 1 and role in (None, its_role)
         ]
@@ -81,9 +81,9 @@ class Registry:
 
     def origin(self, component: type[Component]) -> Origin:
         """Return where a registered component comes from."""
-        for cls, origin in self._found.get((component.role, component.name), []):
+        for cls, source in self._found.get((component.role, component.name), []):
             if cls is component:
-                return origin
+                return _origin(source, cls)
         raise UnknownComponentError(f"{component.__qualname__} is not registered.")
 
     def get(self, role: str, name: str) -> type[Component]:
@@ -92,7 +92,8 @@ class Registry:
         if len(found) == 1:
             return found[0][0]
         if found:
-            places = " and ".join(f"{o.source} ({o.file}:{o.line})" for _, o in found)
+            origins = [_origin(source, cls) for cls, source in found]
+            places = " and ".join(f"{o.source} ({o.file}:{o.line})" for o in origins)
             raise UnknownComponentError(
                 f"{role} {name!r} is ambiguous: {places} both provide it. Rename one, or restrict {ALLOW_LIST}."
             )
@@ -128,7 +129,7 @@ class Registry:
 
     def blame(self, error: BaseException) -> str | None:
         """Return what was raised, and where in a plugin's own file; None where no plugin but ours is to blame."""
-        origins = [origin for found in self._found.values() for _, origin in found]
+        origins = [_origin(source, cls) for found in self._found.values() for cls, source in found]
         theirs = {origin.file for origin in origins if origin.distribution != "rlhf-lab"}
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in theirs]
         if not frames:
@@ -165,7 +166,7 @@ class Registry:
         for cls in classes:
             found = self._found.setdefault((cls.role, cls.name), [])
             if all(cls is not other for other, _ in found):
-                found.append((cls, _origin(source, cls)))
+                found.append((cls, source))
 
 
 def load_plugins(extra: Iterable[str | ModuleType] = ()) -> Registry:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+from mutants.counterexamples import steps_and_digits
 from mutants.mutant import Mutant
 
 from rlhf_lab.conformance import Verdict
@@ -72,27 +73,11 @@ def test_right_components_in_another_form_pass(component: Any) -> None:
 @pytest.mark.parametrize("role", list(EXAMPLES))
 def test_counterexamples_can_be_checked_by_hand(role: str) -> None:
     # at most 3 steps in the median, and numbers of at most 3 significant digits
-    steps, digits = [], []
-    for mutant in mutants(role)[::5]:
-        for verdict in failed(mutant.implementing(), EXAMPLES[role], shrink_calls=300):
-            example = verdict.counterexample
-            if example is not None and example.inputs:
-                flat = [list(numbers(x)) for x in example.inputs.values()]
-                steps.append(max(map(len, flat)))
-                digits.append(max((significant(x) for each in flat for x in each), default=0))
-    assert statistics.median(steps) <= 3
-    assert statistics.median(digits) <= 3
-
-
-def numbers(value: Any) -> Iterator[float]:
-    """Yield the numbers of nested lists; None is a step that does not count."""
-    if isinstance(value, list):
-        for each in value:
-            yield from numbers(each)
-    elif isinstance(value, int | float):
-        yield value
-
-
-def significant(x: float) -> int:
-    """Return the number of significant digits: 3 for 0.125 and for -1.75, 1 for 400."""
-    return len(f"{abs(float(x)):.15g}".replace(".", "").strip("0"))
+    found = [
+        steps_and_digits(verdict.counterexample.inputs)
+        for mutant in mutants(role)[::5]
+        for verdict in failed(mutant.implementing(), EXAMPLES[role], shrink_calls=300)
+        if verdict.counterexample and verdict.counterexample.inputs
+    ]
+    assert statistics.median(steps for steps, _ in found) <= 3
+    assert statistics.median(digits for _, digits in found) <= 3

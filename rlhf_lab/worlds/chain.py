@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,7 @@ class MarkovChain:
 
     def _solve(self, x: Tensor, transposed: bool) -> Tensor:
         factors, pivots, sound = self._factors
-        batch = torch.broadcast_shapes(sound.shape, x.shape[:-1])  # type: ignore[no-untyped-call]
+        batch = np.broadcast_shapes(sound.shape, x.shape[:-1])  # torch's own takes half a second to import
         x = x.expand(*batch, x.shape[-1])
         solution: Tensor = torch.linalg.lu_solve(factors, pivots, x[..., None], adjoint=transposed)[..., 0]
         remote = ~sound.expand(batch)
