@@ -13,6 +13,7 @@ from rlhf_lab.conformance.properties.advantage_critics import CRITIC_CLAIMS
 from rlhf_lab.conformance.properties.advantage_expectations import EXPECTATIONS
 from rlhf_lab.conformance.properties.advantage_groups import GROUP_CLAIMS
 from rlhf_lab.conformance.properties.advantage_invariances import INVARIANCE_CLAIMS
+from rlhf_lab.conformance.properties.advantage_off_policy import OFF_POLICY
 from rlhf_lab.conformance.property import Property, Violation, expect_equal, show_number
 from rlhf_lab.conformance.subject import Subject
 
@@ -164,4 +165,5 @@ PROPERTIES: Final[list[Property]] = [
     *BASELINE_CLAIMS,
     *GROUP_CLAIMS,
     *EXPECTATIONS,
+    *OFF_POLICY,
 ]

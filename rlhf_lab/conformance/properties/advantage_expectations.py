@@ -22,7 +22,7 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.types import Advantages, Loss, PolicyBatch, Trajectories, clean
 from rlhf_lab.worlds import GradientError, WorldError, estimator_error, gradient_error
 
-__all__ = ["EXPECTATIONS"]
+__all__ = ["EXPECTATIONS", "expect_same", "expectation"]
 
 _ROUNDING: Final = 1e-12
 
@@ -42,12 +42,8 @@ class _Judged:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         component = subject.component
-        self.role, self.name, self.scope, self.stacked = (
-            component.role,
-            component.name,
-            component.scope,
-            component.stacked,
-        )
+        self.role, self.name = component.role, component.name
+        self.scope, self.stacked = component.scope, component.stacked
 
     def needs(self) -> frozenset[str]:
         return self.subject.component.needs() - {"baseline_scores"}
@@ -89,25 +85,26 @@ def _tuned(subject: Subject, horizon: int) -> Subject:
     return subject.of(n=horizon + 1) if subject.has("n") else subject
 
 
-def _same(found: Tensor, due: Tensor, what: str) -> None:
+def expect_same(found: Tensor, due: Tensor, what: str) -> None:
+    """Raise ``Violation`` unless two expectations are equal up to the rounding of a sum over many episodes."""
     expect_equal({what: found}, {what: due}, tolerance=1e-8)
 
 
 def _unbiased_gradient(subject: Subject, world: World) -> None:
     found = _gradient(_tuned(subject, len(world["critic"])), world)
-    _same(found.expected, found.true, "E[Σ A ∇log π]")
+    expect_same(found.expected, found.true, "E[Σ A ∇log π]")
 
 
 def _unbiased_discounted_gradient(subject: Subject, world: World) -> None:
     mdp = mdp_of(world, float(subject.parameter("gamma", 1.0)))
     due = mdp.policy_gradient(world["policy"]).flatten()
-    _same(_gradient(subject, world).expected, due, "E[Σ A ∇log π]")
+    expect_same(_gradient(subject, world).expected, due, "E[Σ A ∇log π]")
 
 
 def _group_shrinks(subject: Subject, world: World) -> None:
     for size in (2, 3):
         found = _gradient(subject, world, samples=size)
-        _same(found.expected, found.true * (size - 1) / size, f"E[Σ A ∇log π] with {size} responses")
+        expect_same(found.expected, found.true * (size - 1) / size, f"E[Σ A ∇log π] with {size} responses")
 
 
 def _unbiased_advantages(subject: Subject, world: World) -> None:
@@ -120,55 +117,7 @@ def _unbiased_advantages(subject: Subject, world: World) -> None:
         found = estimator_error(mdp, world["policy"], _Judged(judge), critic, horizon, _samples(subject.component))
     except (LabError, WorldError) as error:
         raise _told(error) from None
-    _same(found.cell_bias, torch.zeros_like(found.cell_bias), "E[A|s,a] - A^π(s,a)")
-
-
-def _enumerated(
-    subject: Subject, world: World, critic: Tensor, gamma: float
-) -> tuple[Tensor, Mapping[str, Tensor], Any]:
-    """Return probabilities, answers and outcomes of all episodes of the behaviour policy."""
-    outcomes = mdp_of(world, gamma).enumerate(world["behaviour"], len(critic) - 1).with_values(critic)
-    steps = outcomes.trajectories
-    policy = world["policy"][outcomes.states[:, :-1], outcomes.actions].log().masked_fill(~steps.valid, 0)
-    return outcomes.probabilities, subject(replace(steps, target_log_probs=policy)), outcomes
-
-
-def _by_state(outcomes: Any, weights: Tensor, x: Tensor, states: int) -> tuple[Tensor, Tensor]:
-    """Return the mean of ``x [n,t]`` in each state, and how often the state is visited."""
-    counted = outcomes.trajectories.valid * weights[:, None]
-    where = outcomes.states[:, :-1]
-    visits = torch.zeros(states, dtype=torch.float64).index_add_(0, where.flatten(), counted.flatten())
-    total = torch.zeros(states, dtype=torch.float64).index_add_(0, where.flatten(), (counted * x).flatten())
-    return total / visits.clamp(min=1e-300), visits
-
-
-def _fixed_point(subject: Subject, world: World) -> None:
-    """The critic of the policy ∝ min(ρ̄ μ, π) is what the targets average to, so that no update moves it."""
-    gamma, rho_bar = float(subject.parameter("gamma", 1.0)), float(subject.parameter("rho_bar", 1.0))
-    judge = subject if not math.isinf(rho_bar) else subject.of(rho_bar=8.0)
-    bar = min(rho_bar, 8.0)
-    capped = torch.minimum(bar * world["behaviour"], world["policy"])
-    target = capped / capped.sum(-1, keepdim=True)
-    values = mdp_of(world, gamma).state_values(target)
-    weights, answer, outcomes = _enumerated(judge, world, values, gamma)
-    mean, visits = _by_state(outcomes, weights, answer["returns"], len(values))
-    _same(torch.where(visits > 0, mean, values), values, "E[returns|s] with V of the policy ∝ min(ρ̄ μ, π)")
-
-
-def _off_policy(subject: Subject, world: World) -> None:
-    gamma = float(subject.parameter("gamma", 1.0))
-    mdp = mdp_of(world, gamma)
-    values, judge = mdp.state_values(world["policy"]), subject.of(rho_bar=math.inf)
-    weights, answer, outcomes = _enumerated(judge, world, values, gamma)
-    ratio = world["policy"] / world["behaviour"]
-    due = (ratio * mdp.advantages(world["policy"]))[outcomes.states[:, :-1], outcomes.actions]
-    cell = outcomes.states[:, :-1] * 2 + outcomes.actions
-    counted = outcomes.trajectories.valid * weights[:, None]
-    total, true = (
-        torch.zeros(2 * len(values), dtype=torch.float64).index_add_(0, cell.flatten(), (counted * x).flatten())
-        for x in (answer["A"], due)
-    )
-    _same(total, true, "P(s,a) E[A|s,a] under the behaviour, at ρ̄ = inf")
+    expect_same(found.cell_bias, torch.zeros_like(found.cell_bias), "E[A|s,a] - A^π(s,a)")
 
 
 def _bernoulli_gradient(subject: Subject, chance: float, size: int) -> float:
@@ -219,7 +168,7 @@ def _measure_advantages(subject: Subject) -> str:
     return f"bias of A under the exact critic, root mean square over visits: {bias}"
 
 
-def _claim(
+def expectation(
     id_: str,
     statement: str,
     reference: str,
@@ -230,6 +179,7 @@ def _claim(
     applies: Callable[[Component], str | None] = always,
     cases: st.SearchStrategy[Any] | None = None,
 ) -> Property:
+    """Return a claim that is checked on a few of the worlds, as each check enumerates whole worlds."""
     worlds = tiny_worlds() if cases is None else cases
     return Property(id_, "advantage", statement, reference, True, check, worlds, applies, False, measure, share)
 
@@ -238,28 +188,28 @@ _BERNOULLI: Final = st.sampled_from((0.5, 0.25)).map(lambda p: {"p": p, "respons
 
 
 EXPECTATIONS: Final[list[Property]] = [
-    _claim(
+    expectation(
         "unbiased-gradient",
         "E[Σ A ∇log π] = Σ_t E[A^π ∇log π] for any critic and policy, at λ = 1 (n beyond the end) where it has λ (n)",
         "Sutton et al. 2000, theorem 1; Schulman et al. 2016, section 3",
         _unbiased_gradient,
         measure=_measure_gradient,
     ),
-    _claim(
+    expectation(
         "unbiased-discounted-gradient",
         "E[Σ A ∇log π] = ∇J with the weight γᵗ of later steps",
         "Williams 1992, theorem 1",
         _unbiased_discounted_gradient,
         applies=about("gamma"),
     ),
-    _claim(
+    expectation(
         "unbiased-advantages",
         "with the exact critic, E[A|s,a] = A^π(s,a)",
         "Schulman et al. 2016, eq. 9 to 15",
         _unbiased_advantages,
         measure=_measure_advantages,
     ),
-    _claim(
+    expectation(
         "group-mean-shrinks-gradient",
         "with K responses, E[gradient] = (K-1)/K of the exact one",
         "Liu et al. 2025, appendix A",
@@ -267,7 +217,7 @@ EXPECTATIONS: Final[list[Property]] = [
         applies=about("group_ids"),
         cases=tiny_worlds(2),
     ),
-    _claim(
+    expectation(
         "bernoulli-rewards-give-arcsin",
         "for rewards 0 or 1 and many responses, E[gradient] = ∇ 2 arcsin √p",
         "Thrampoulidis et al. 2025",
@@ -275,19 +225,5 @@ EXPECTATIONS: Final[list[Property]] = [
         share=0.02,
         applies=about("group_ids"),
         cases=_BERNOULLI,
-    ),
-    _claim(
-        "v-trace-fixed-point",
-        "the value of the policy ∝ min(ρ̄ μ, π) is the mean of its targets",
-        "Espeholt et al. 2018, appendix A, theorem 1",
-        _fixed_point,
-        applies=about("rho_bar"),
-    ),
-    _claim(
-        "unbiased-off-policy",
-        "with the exact critic and ρ̄ = inf, E_μ[A|s,a] = π/μ A^π(s,a)",
-        "Espeholt et al. 2018, section 4.2",
-        _off_policy,
-        applies=about("rho_bar"),
     ),
 ]

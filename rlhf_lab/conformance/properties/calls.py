@@ -51,7 +51,7 @@ def _repeatable(subject: Subject, case: Any) -> None:
 
 
 def _float32(subject: Subject, case: Any) -> None:
-    """Allow rounding, and as much as any number of the exact answer moves when the inputs do by a little more than that.
+    """Allow rounding, and as much as any number of the exact answer moves when the inputs do by a little more.
 
     Any, not each: of z-scores, one may stand still where the others move, and yet be rounded as much as they are.
     """
