@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -18,7 +19,7 @@ from rlhf_lab.batch import unchecked
 from rlhf_lab.errors import LabError
 from rlhf_lab.types import Advantages, BatchError, Loss, PolicyBatch, Trajectories, Weights
 
-__all__ = ["Aggregator", "Called", "Estimator", "Normalizer", "Objective", "apply", "call", "restrict"]
+__all__ = ["Aggregator", "Called", "Estimator", "Normalizer", "Objective", "apply", "call", "default_dtype", "restrict"]
 
 AnyBatch = TypeVar("AnyBatch", Trajectories, PolicyBatch)
 
@@ -148,3 +149,14 @@ def _stack(values: list[Any]) -> Any:
     if first is None:
         return None
     return replace(first, **{f.name: _stack([getattr(value, f.name) for value in values]) for f in fields(first)})
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Make ``dtype`` torch's default in a ``with`` block, for what foreign code makes anew."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

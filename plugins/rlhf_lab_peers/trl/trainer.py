@@ -8,8 +8,6 @@ Torch's default dtype, which a few of TRL's factors have, is meanwhile the batch
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -17,18 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf_lab.calling import default_dtype
+
 __all__ = ["advantages", "peer", "policy_trainer", "scoring_trainer", "token_loss", "trainer"]
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Make ``dtype`` torch's default inside a ``with`` block."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @cache
@@ -102,14 +91,14 @@ def token_loss(
         "num_items_in_batch": torch.ones((), dtype=log_probs.dtype),
         **inputs,
     }
-    with torch.enable_grad(), _default_dtype(log_probs.dtype):
+    with torch.enable_grad(), default_dtype(log_probs.dtype):
         loss: Tensor = peer().GRPOTrainer._compute_loss(trained, None, given)
     return loss
 
 
 def advantages(kind: Any, scores: Tensor, trained: SimpleNamespace) -> Tensor:
     """Return the advantages that a trainer of some ``kind`` gives completions with these ``scores [n]``."""
-    with _default_dtype(scores.dtype):
+    with default_dtype(scores.dtype):
         answer = kind._generate_and_score_completions(trained, [{"prompt": ""}] * len(scores))
     found: Tensor = answer["advantages"]
     return found

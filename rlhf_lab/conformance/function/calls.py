@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlhf_lab.calling import default_dtype
 from rlhf_lab.conformance.function.arguments import Arguments
 from rlhf_lab.conformance.function.batches import pseudo_fields
 from rlhf_lab.conformance.function.limits import Limits
@@ -93,7 +93,7 @@ class Adapter:
                 named[argument] = form(told[source])
             elif argument not in self.arguments.defaults:
                 raise Refused(f"batches without {source}")
-        with _default_dtype(_first(told).dtype):
+        with default_dtype(_first(told).dtype):
             return self.function(*(named.pop(name) for name in self.arguments.positional if name in named), **named)
 
     def _turn(self, x: Tensor) -> Tensor:
@@ -151,17 +151,6 @@ class Adapter:
             if not failed:
                 break
         return best, parts
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Let new tensors, and a number times a flag, have the precision of the inputs."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _first(given: Mapping[str, Tensor]) -> Tensor:
