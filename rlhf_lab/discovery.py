@@ -158,7 +158,13 @@ def check(module: ModuleType) -> None:
     for name in sorted(named - marked):
         raise LabError(f"{name!r} lacks the @hookimpl decorator, so it would never be called; import it from rlhf_lab")
     if not marked:
-        raise LabError(f"has no hook. Possible: {', '.join(sorted(hooks))}")
+        own = [name for name, cls in inspect.getmembers(module, inspect.isclass) if cls.__module__ == module.__name__]
+        raise LabError(
+            "has no hook, so it offers nothing. To offer components, add\n"
+            "    from rlhf_lab import hookimpl\n\n"
+            f"    @hookimpl\n    def rlhf_lab_components():\n        return [{', '.join(own) or '...'}]\n"
+            f"Other hooks: {', '.join(sorted(hooks - {'rlhf_lab_components'}))}"
+        )
     manager().register(module)  # pluggy checks the arguments, here where nothing of a bad plugin is kept
 
 

@@ -231,7 +231,7 @@ BROKEN = {
         "'rlhf_lab_component' is no hook. Did you mean 'rlhf_lab_components'? Possible: ",
     ),
     "lacks the decorator": (PLUGIN.replace("@hookimpl\n", ""), "'rlhf_lab_components' lacks the @hookimpl decorator"),
-    "has no hook": ("x = 1", "has no hook. Possible: rlhf_lab_components, "),
+    "has no hook": ("class GAE: ...", "def rlhf_lab_components():\n        return [GAE]"),
     "wants another contract": (
         PLUGIN + "RLHF_LAB_CONTRACT = 2",
         "is written for plugin contract 2; this rlhf-lab has contract 1",
