@@ -209,5 +209,9 @@ def test_constant_refuses_a_length_that_is_none(length: float) -> None:
         Constant(length=length)
 
 
+def test_constant_divides_by_nothing_unless_told() -> None:
+    assert Constant() == Constant(length=1)
+
+
 def test_only_the_token_mean_may_be_cut_inside_an_episode() -> None:
     assert [a.scope for a in ALL] == ["step", "episode", "episode", "episode"]

@@ -44,6 +44,7 @@ def test_defaults_are_those_of_the_papers() -> None:
     # PPO: twice at 1.5 times the target. Ziegler: at most 2 % a step.
     assert AdaptiveKL()(torch.tensor(1.0), torch.tensor(0.0151)).item() == 2
     assert ProportionalKL()(torch.tensor(1.0), torch.tensor(1e3)).item() == pytest.approx(1.02)
+    assert ProportionalKL()(torch.tensor(1.0), torch.tensor(6.0)).item() == 1  # at the target
 
 
 @pytest.mark.parametrize("controller", ALL, ids=lambda c: c.name)

@@ -399,6 +399,11 @@ def test_the_coefficient_follows_the_observed_divergence_per_run() -> None:
         assert state["coef"].tolist() == expected
 
 
+def test_defaults_are_those_of_ppo() -> None:
+    assert PPOClip() == PPOClip(clip=0.2)
+    assert PPOKL() == PPOKL(coef=1, controller=AdaptiveKL())
+
+
 def test_a_fixed_controller_keeps_the_coefficient() -> None:
     objective = PPOKL(coef=2, controller=Fixed())
     state = objective.next_state(objective.initial_state(), {"approx_kl": torch.tensor(100.0)})

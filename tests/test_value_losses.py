@@ -51,6 +51,7 @@ CLIPPED = [
     (5.0, 1.0, 3.0, 2.0, 2.0),  # jumped over R: held error 1.75 < 2
     (4.0, 1.0, 3.0, 1.53125, 0.0),  # jumped over R but nearer: held error 1.75 > 1
     (0.0, 1.0, -2.0, 3.78125, 0.0),  # downwards: held = 0.75, 2.75^2 / 2 > 2
+    (1.5, 1.0, 1.375, 0.0078125, 0.0625),  # held error -0.125, as far off as the free 0.125: half of its gradient
 ]
 
 
@@ -237,6 +238,12 @@ def test_leading_axes_do_not_matter(loss: ValueLoss) -> None:
             at = (run, row)
             single = loss(make(values[at], returns[at], old[at], valid[at])).values
             torch.testing.assert_close(whole[at], single, atol=0, rtol=0)
+
+
+def test_defaults_are_the_usual_ones() -> None:
+    # the clip of OpenAI's PPO, the delta of Mnih et al. 2015
+    assert ClippedValue() == ClippedValue(clip=0.2)
+    assert HuberValue() == HuberValue(delta=1)
 
 
 def test_missing_old_values_are_named() -> None:

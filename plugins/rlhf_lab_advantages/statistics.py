@@ -26,11 +26,11 @@ def centred(x: Tensor, weights: Tensor, labels: Tensor, sizes: Tensor) -> Tensor
     ``sizes [groups]`` is what the weights of each group sum to.
     """
     counted = weights > 0
-    x = clean(x, counted).double()
+    x = x.double()
     smallest = x.new_full(sizes.shape, torch.inf)
     smallest.scatter_reduce_(0, labels, x.masked_fill(~counted, torch.inf).amin(-1), "amin")
     shifted = clean(x - smallest[labels, None], counted)
-    means = sums((weights * shifted).sum(-1), labels, len(sizes)) / sizes.clamp(min=1)
+    means = sums((weights * shifted).sum(-1), labels, len(sizes)) / sizes  # NaN of an empty group, which nobody reads
     return clean(shifted - means[labels, None], counted)
 
 
@@ -41,6 +41,6 @@ def standardised(x: Tensor, weights: Tensor, labels: Tensor, sizes: Tensor, *, d
     """
     distance = centred(x, weights, labels, sizes)
     squares = sums((weights * distance.square()).sum(-1), labels, len(sizes))
-    deviation = (squares / (sizes - ddof).clamp(min=1)).sqrt()
+    deviation = (squares / (sizes - ddof)).sqrt()
     scale = torch.where((deviation > 0) & (sizes > ddof), 1 / (deviation + eps), 0)
     return distance * scale[labels, None]

@@ -53,7 +53,7 @@ def v_trace(batch: Trajectories, gamma: float, lam: float, rho_bar: float, c_bar
     values = _wide(given(batch, "values"), valid)
     ratios = (_wide(given(batch, "target_log_probs"), valid) - _wide(given(batch, "log_probs"), valid)).exp()
     rho = ratios.clamp(max=rho_bar)
-    errors = clean(rho * (_wide(batch.rewards, valid) + gamma * _bootstraps(batch) - values), valid)
+    errors = rho * (_wide(batch.rewards, valid) + gamma * _bootstraps(batch) - values)
     carried = _decay(batch, gamma)
     decay = torch.where(valid, carried * lam * ratios.clamp(max=c_bar), carried)
     above = _solve(errors, decay)  # v − V, crossing invalid steps

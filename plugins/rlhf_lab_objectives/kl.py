@@ -197,7 +197,7 @@ class FullKL(KLEstimator):
     distributions = True
 
     def __call__(self, log_probs: Tensor, ref_log_probs: Tensor, *, old_log_probs: Tensor | None = None) -> Tensor:
-        impossible = log_probs.detach().exp() == 0
+        impossible = log_probs.exp() == 0
         log_probs = log_probs.masked_fill(impossible, 0)
         ref_log_probs = ref_log_probs.detach().masked_fill(impossible, 0)
         return (log_probs.exp() * (log_probs - ref_log_probs)).sum(-1)
