@@ -3,6 +3,7 @@
 - Numbers are dyadic rationals, so that sums are exact and a counterexample can be checked by hand.
 - Rows are ragged, with padding left, right and inside (observations), and may have no valid step; episodes terminate,
   are truncated, both, or run off the row's edge. What stands at invalid steps is junk, never 0.
+- Most numbers are near 0, some far away, so that a bound that was slipped in shows itself.
 - Values behind an end differ from those of the next episode, and no number is special by being 0 everywhere.
 - Ratios of probabilities lie on both sides of the usual clip edges, for advantages of both signs.
 - Groups are interleaved, of sizes from one, also with all scores equal, or nearly equal around a common offset.
@@ -45,10 +46,13 @@ _UNIFORMS: Final = tuple(i / 16 for i in range(16))
 _LOG_PROBS: Final = (-1.0, -0.5, -0.25, -2.0, -4.0, -8.0, -1e-9)
 
 
-def numbers(largest: int = 4) -> tuple[float, ...]:
-    """Return the multiples of a quarter from ``-largest`` to ``largest``, plain ones first."""
+def numbers(largest: int = 4, far: tuple[float, ...] = ()) -> tuple[float, ...]:
+    """Return the multiples of a quarter from ``-largest`` to ``largest``, plain ones first, and those ``far`` away."""
     quarters = [i / 4 for i in range(-4 * largest, 4 * largest + 1)]
-    return tuple(sorted(quarters, key=lambda x: (x % 1 != 0, x % 0.5 != 0, abs(x), x < 0)))
+    return (*sorted(quarters, key=lambda x: (x % 1 != 0, x % 0.5 != 0, abs(x), x < 0)), *far)
+
+
+_NUMBERS: Final = numbers(far=(100.0, -100.0))
 
 
 def table(draw: st.DrawFn, elements: Sequence[float] | Sequence[int] | Sequence[bool], rows: int, steps: int) -> Tensor:
@@ -103,7 +107,7 @@ def trajectories(
     terminated, truncated = can_end & (ends & 1 > 0), can_end & (ends & 2 > 0)
     found: dict[str, Any] = {"rewards": _rewards(draw, n, t, offset=one_episode)}
     if fields & {"values", "next_values"}:
-        found["values"] = table(draw, numbers(), n, t)
+        found["values"] = table(draw, _NUMBERS, n, t)
         outside = table(draw, numbers(8), n, t) + 16.0 * terminated  # large where it must not count
         found["next_values"] = consistent_next_values(found["values"], outside, valid, terminated | truncated)
     for name in ("log_probs", "target_log_probs", "ref_log_probs"):
@@ -119,7 +123,7 @@ def trajectories(
     if "group_ids" in fields:
         found["group_ids"] = table(draw, (0, 1, 0, 1, 2), n, 1)[:, 0]
     if "baseline_scores" in fields:
-        found["baseline_scores"] = table(draw, numbers(), n, 1)[:, 0]
+        found["baseline_scores"] = table(draw, _NUMBERS, n, 1)[:, 0]
     return Trajectories(terminated=terminated, truncated=truncated, valid=valid, **found)
 
 
@@ -128,9 +132,9 @@ def _rewards(draw: st.DrawFn, n: int, t: int, *, offset: bool) -> Tensor:
     kind = draw(st.sampled_from(("any", "any", "any", "equal", "close"))) if offset else "any"
     if kind == "equal":
         row = torch.zeros(n, t, dtype=torch.float64)
-        row[:] = draw(st.sampled_from(numbers()))
+        row[:] = draw(st.sampled_from(_NUMBERS))
         return row
-    rewards = table(draw, numbers(), n, t)
+    rewards = table(draw, _NUMBERS, n, t)
     return 1 + rewards * 2.0**-17 if kind == "close" else rewards
 
 
@@ -151,12 +155,11 @@ def estimated(draw: st.DrawFn, fields: frozenset[str] = frozenset()) -> Estimate
     rows = draw(st.sampled_from((4, 3, 4, 2, 1))) if grouped else None  # only three rows or more can interleave groups
     batch = draw(trajectories(fields, one_episode=grouped, rows=rows))
     n, t = batch.rewards.shape
-    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))  # evenly spread; drawn bytes repeat themselves
     kind = draw(st.sampled_from(("any", "any", "any", "equal", "close")))
-    raw = torch.from_numpy(random.choice(numbers(), (1, 1) if kind == "equal" else (n, t))).expand(n, t)
+    raw = table(draw, _NUMBERS, 1, 1).expand(n, t) if kind == "equal" else table(draw, _NUMBERS, n, t)
     raw = 1 + raw * 2.0**-17 if kind == "close" else raw
     if batch.group_ids is not None:
-        batch = replace(batch, group_ids=torch.from_numpy(random.permutation([0, 0, 1, 1, 2])[:n]))
+        batch = replace(batch, group_ids=torch.tensor(draw(st.permutations((0, 0, 1, 1, 2)))[:n]))
     returns = table(draw, numbers(8), n, t) if draw(st.booleans()) else None
     given = {item.name: getattr(batch, item.name) for item in dataclass_fields(batch)}
     return Estimated(**given, advantages=raw.masked_fill(~batch.valid, 0), returns=returns)
@@ -168,9 +171,10 @@ def policy_batches(draw: st.DrawFn, fields: frozenset[str] = frozenset()) -> Pol
     valid, ends = _masks(draw)
     n, t = valid.shape
     old = table(draw, _LOG_PROBS[:-1], n, t)
+    far = draw(st.sampled_from((1.0, 1.0, 1.0, 1.0, 1.0, 6.0)))  # now and then ratios up to exp(24)
     found: dict[str, Any] = {
-        "log_probs": old + table(draw, _LOG_RATIOS, n, t),
-        "advantages": table(draw, numbers(), n, t),
+        "log_probs": old + far * table(draw, _LOG_RATIOS, n, t),
+        "advantages": table(draw, _NUMBERS, n, t),
     }
     found["old_log_probs"] = old
     for name in ("ref_log_probs", "behaviour_log_probs"):
@@ -191,7 +195,7 @@ def value_batches(draw: st.DrawFn, fields: frozenset[str] = frozenset()) -> Valu
     """Draw ``ValueBatch [rows, t]``: errors small and large, values that moved little and much, either way."""
     valid, ends = _masks(draw)
     n, t = valid.shape
-    found: dict[str, Any] = {"values": table(draw, numbers(), n, t), "returns": table(draw, numbers(), n, t)}
+    found: dict[str, Any] = {"values": table(draw, _NUMBERS, n, t), "returns": table(draw, _NUMBERS, n, t)}
     steps = (0.0, 0.125, -0.125, 0.5, -0.5, 2.0, -2.0, 8.0, -8.0)
     found["old_values"] = found["values"] - table(draw, steps, n, t)
     found = {name: _junk(x, valid) for name, x in found.items()}
@@ -222,7 +226,7 @@ def log_probs(draw: st.DrawFn, *, distributions: bool = False) -> LogProbs:
 def masks(draw: st.DrawFn) -> Masks:
     """Draw what an aggregation is called with, and losses to weigh."""
     valid, ends = _masks(draw)
-    return Masks(table(draw, numbers(), *valid.shape), valid, ends)
+    return Masks(table(draw, _NUMBERS, *valid.shape), valid, ends)
 
 
 @st.composite

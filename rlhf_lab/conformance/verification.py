@@ -154,19 +154,18 @@ class Verification:
         return Verdict(law, "passed", examples=len(cases))
 
     def _judge_each(self, law: Property) -> Verdict:
-        judged, refusal = 0, ""
+        judged, reason = 0, ""
         for subject, case in self._cases(law):
             try:
                 self._check(law, subject, case.inputs)
             except Violation:
                 return self._failed(law, self._shrunk(law, case), judged + 1)
             except _UNJUDGED as error:
-                refusal = str(error)
+                reason = f"it refused every case: {error}" if isinstance(error, RefusedError) else str(error)
             else:
                 judged += 1
         if judged == 0:
-            reason = f"it refused every case: {refusal}" if refusal else "it answered no case; see answers-every-batch"
-            return Verdict(law, "skipped", reason)
+            return Verdict(law, "skipped", reason or "it answered no case; see answers-every-batch")
         return Verdict(law, "passed", examples=judged)
 
     def _failed(self, law: Property, case: Case, judged: int) -> Verdict:

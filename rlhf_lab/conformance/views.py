@@ -33,8 +33,10 @@ def _advantage(component: Any, inputs: Trajectories) -> Answer:
 def _normalizer(component: Any, inputs: Estimated) -> Answer:
     batch = Trajectories(**{f.name: getattr(inputs, f.name) for f in fields(Trajectories)})
     assert inputs.advantages is not None
-    raw = Advantages(clean(inputs.advantages, inputs.valid), inputs.returns)  # estimators return 0 where not valid
-    return _estimates(call(component, restrict(batch, component), raw), inputs)
+    raw = inputs.advantages  # itself where it can be, so that a change in place is seen
+    if bool((raw[~inputs.valid] != 0).any()):
+        raw = clean(raw, inputs.valid)  # estimators return 0 where not valid
+    return _estimates(call(component, restrict(batch, component), Advantages(raw, inputs.returns)), inputs)
 
 
 def _estimates(answer: Advantages, inputs: Trajectories) -> Answer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import statistics
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from rlhf_lab.conformance.inputs import with_fields
 from rlhf_lab.conformance.property import Property, about, expect_equal
-from rlhf_lab.conformance.subject import Subject
+from rlhf_lab.conformance.subject import Subject, UnjudgedError
 
 __all__ = ["GROUP_CLAIMS"]
 
@@ -56,9 +58,12 @@ def _shift(subject: Subject, case: Any) -> None:
 
 
 def _scale(subject: Subject, case: Any) -> None:
-    judge = subject.of(eps=0.0) if subject.has("eps") else subject
+    eps = float(subject.parameter("eps", 0.0))
+    if eps and not subject.has("eps"):
+        raise UnjudgedError(f"its eps is fixed at {eps:g}, so that it cannot grow with the scores")
+    judge = subject.of(eps=4 * eps) if eps else subject
     larger = with_fields(case, {"rewards": case.rewards * 4})
-    expect_equal(judge(larger), judge(case), case.valid, note="as before all scores were multiplied by 4")
+    expect_equal(judge(larger), subject(case), case.valid, note="as before all scores, and eps, were multiplied by 4")
 
 
 def _sums_to_zero(subject: Subject, case: Any) -> None:
@@ -94,19 +99,30 @@ def _alone_is_zero(subject: Subject, case: Any) -> None:
 
 
 def _unit_deviation(subject: Subject, case: Any) -> None:
-    judge = subject.of(eps=0.0) if subject.has("eps") else subject
-    ddof = int(subject.parameter("ddof", 1))
-    for group, members in _groups(case, judge(case)["A"]).items():
-        found = torch.tensor([advantage for _, advantage in members], dtype=torch.float64)
-        if len(found) <= ddof or bool((found == 0).all()):
-            continue
-        name = f"variance of A in group {group}"
-        variance = (found - found.mean()).square().sum() / (len(found) - ddof)
-        expect_equal({name: variance}, {name: torch.ones_like(variance)}, note=f"with ddof {ddof}, at eps = 0")
+    ddof, eps = int(subject.parameter("ddof", 1)), float(subject.parameter("eps", 0.0))
+    scores = _scores(case)
+    for group, members in _groups(case, subject(case)["A"]).items():
+        before, after = (_deviation(x, ddof) for x in zip(*((scores[row], a) for row, a in members), strict=True))
+        if before:
+            name, note = f"deviation of A in group {group}", f"= std / (std + eps), ddof {ddof}"
+            found, due = ({name: torch.tensor(x, dtype=torch.float64)} for x in (after, before / (before + eps)))
+            expect_equal(found, due, note=note)
+
+
+def _deviation(x: Sequence[float], ddof: int) -> float:
+    """Return the standard deviation, 0 of numbers that are equal or too few."""
+    if len(x) <= ddof or min(x) == max(x):
+        return 0.0
+    return math.sqrt(statistics.pvariance(x) * len(x) / (len(x) - ddof))
+
+
+def _scores(case: Any) -> list[float]:
+    found: list[float] = case.rewards.masked_fill(~case.valid, 0).sum(-1).tolist()
+    return found
 
 
 def _order_kept(subject: Subject, case: Any) -> None:
-    scores = case.rewards.masked_fill(~case.valid, 0).sum(-1).tolist()
+    scores = _scores(case)
     for members in _groups(case, subject(case)["A"]).values():
         for row, own in members:
             for other, theirs in members:
@@ -136,7 +152,7 @@ GROUP_CLAIMS: Final[list[Property]] = [
     _claim("shift-invariant-scores", "raising all scores of a group by one number changes nothing", _GRPO, _shift),
     _claim(
         "scale-invariant-scores",
-        "at eps = 0, multiplying all scores by a positive number changes nothing",
+        "multiplying all scores, and eps, by a positive number changes nothing",
         _GRPO,
         _scale,
     ),
@@ -151,7 +167,7 @@ GROUP_CLAIMS: Final[list[Property]] = [
     _claim("one-response-is-zero", "one response alone gets A = 0", _RLOO, _alone_is_zero),
     _claim(
         "unit-deviation",
-        "at eps = 0, the standard deviation of a group's advantages is 1 (ddof as declared)",
+        "the standard deviation of a group's advantages, with `ddof`, is std / (std + eps) of its scores",
         _GRPO,
         _unit_deviation,
     ),

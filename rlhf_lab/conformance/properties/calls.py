@@ -13,7 +13,7 @@ from rlhf_lab.conformance.guard import random_states
 from rlhf_lab.conformance.inputs import map_fields, take_rows, tensors
 from rlhf_lab.conformance.properties.shared import ALL, CONTRACT, FLOATS, ORDERLESS, Law, copied, plain, rows
 from rlhf_lab.conformance.property import Property, Violation, expect_equal, expect_true, show_number
-from rlhf_lab.conformance.subject import Subject
+from rlhf_lab.conformance.subject import RefusedError, Subject, UnansweredError, UnjudgedError
 
 __all__ = ["LAWS"]
 
@@ -70,15 +70,44 @@ def _float32(subject: Subject, case: Any) -> None:
     expect_equal(rounded, exact, getattr(case, "valid", None), note="in float64", tolerance=_FLOAT32)
 
 
-def _nudged(_: str, __: Any, x: Tensor, step: float) -> Tensor:
-    """Return numbers moved by up to a few units of float32's last digit, each otherwise than its neighbours.
+def _float64(_: Subject, cases: list[tuple[Subject, Any]]) -> None:
+    """Find for each part of the answer a case that needs digits which float32 does not have, where it moves at all."""
+    kept: set[str] = set()
+    moved: set[str] = set()
+    for subject, case in cases[::-1]:
+        fine = map_fields(case, partial(_nudged, step=0.618, size=2.0**-28))
+        try:
+            symbols = plain(subject(case)).keys()
+            kept |= _differing(subject, fine, map_fields(fine, lambda _, __, x: x.float().to(x.dtype)))
+            moved |= _differing(subject, case, map_fields(case, partial(_nudged, step=0.618)))
+        except (UnjudgedError, RefusedError, UnansweredError):
+            continue
+        if symbols <= kept:
+            return
+    for symbol in sorted(moved - kept):
+        raise Violation(f"{symbol} as from inputs rounded to float32", "one that reads all digits of float64 inputs")
 
-    One way alone may happen to be one that leaves the answer as it is, such as a shift.
+
+def _differing(subject: Subject, case: Any, other: Any) -> set[str]:
+    """Return which parts of the answers to two cases differ."""
+    first, second, valid = subject(case), subject(other), getattr(case, "valid", None)
+    return {s for s, x in plain(first).items() if not torch.equal(_where(x, valid), _where(second[s], valid))}
+
+
+def _where(x: Tensor, valid: Tensor | None) -> Tensor:
+    return x if valid is None or x.shape != valid.shape else x[valid]
+
+
+def _nudged(_: str, __: Any, x: Tensor, step: float, size: float = 2.0**-20) -> Tensor:
+    """Return numbers moved by up to a share of ``size``, each otherwise than its neighbours, as ``step`` says.
+
+    One way alone may happen to be one that leaves the answer as it is, such as a shift. The default is a few units of
+    float32's last digit.
     """
     if x.dtype != torch.float64:
         return x
     uneven = torch.arange(1, x.numel() + 1, dtype=torch.float64).view(x.shape) * step % 1
-    return x * (1 + (2 * uneven - 1) * 2.0**-20)
+    return x * (1 + (2 * uneven - 1) * size)
 
 
 def _implementations_agree(subject: Subject, case: Any) -> None:
@@ -138,6 +167,18 @@ LAWS: Final[list[Law]] = [
             "DeepSpeedExamples issue 423",
             False,
             _float32,
+        ),
+    ),
+    (
+        FLOATS,
+        Property(
+            "float64-kept",
+            "",
+            "float64 inputs get an answer that reads digits which float32 does not have",
+            CONTRACT,
+            False,
+            _float64,
+            whole=True,
         ),
     ),
     (

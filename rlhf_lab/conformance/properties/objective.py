@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 
-from rlhf_lab.components import Component, PolicyObjective
+from rlhf_lab.components import Component
 from rlhf_lab.conformance.inputs import map_fields, with_fields
-from rlhf_lab.conformance.properties import objective_claims, objective_clipping, objective_expectations
+from rlhf_lab.conformance.properties import (
+    objective_claims,
+    objective_clipping,
+    objective_expectations,
+    objective_state,
+)
 from rlhf_lab.conformance.properties.losses import answered, some_gradient
 from rlhf_lab.conformance.properties.policy_cases import (
     Choices,
@@ -20,8 +24,8 @@ from rlhf_lab.conformance.properties.policy_cases import (
     on_policy,
     with_advantages,
 )
-from rlhf_lab.conformance.property import Property, Violation, expect_equal, expect_true
-from rlhf_lab.conformance.subject import RefusedError, Subject, UnjudgedError
+from rlhf_lab.conformance.property import Property, expect_equal, expect_true
+from rlhf_lab.conformance.subject import Subject
 from rlhf_lab.types import PolicyBatch
 
 __all__ = ["PROPERTIES"]
@@ -67,43 +71,6 @@ def _attracts(subject: Subject, case: Choices) -> None:
     expect_equal({"E[dL/dlogits]": slope}, {"E[dL/dlogits]": due}, note=note)
 
 
-def _starts_as_initial(subject: Subject, case: PolicyBatch) -> None:
-    expect_equal(subject(with_fields(case, {"state": {}})), subject(case), case.valid, note="as with initial_state()")
-
-
-def _keeps_form(subject: Subject, case: PolicyBatch) -> None:
-    component = cast("PolicyObjective", subject.component)
-    before = component.initial_state()
-    state = {name: x.clone() for name, x in before.items()}
-    after = component.next_state(state, objective_expectations.reduced_metrics(subject, case, state))
-    for name, x in before.items():
-        expect_true(torch.equal(state[name], x), f"state[{name!r}] changed in place", "a new state")
-    form = {name: (x.shape, x.dtype) for name, x in before.items()}
-    found = {name: (x.shape, x.dtype) for name, x in after.items()}
-    expect_true(found == form, f"next_state of the form {_shown(found)}", f"that of initial_state, {_shown(form)}")
-    for name, x in after.items():
-        fine = bool(x.isfinite().all()) and not x.requires_grad
-        expect_true(fine, f"state[{name!r}] = {x}", "finite numbers without gradient")
-    subject(with_fields(case, {"state": after}))
-
-
-def _state_matters(subject: Subject, cases: list[tuple[Subject, Any]]) -> None:
-    for each, case in cases:
-        before = cast("PolicyObjective", each.component).initial_state()
-        other = {name: ~x if x.dtype == torch.bool else 2 * x + 1 for name, x in before.items()}
-        try:
-            expect_equal(each(with_fields(case, {"state": other})), each(case), case.valid)
-        except (Violation, UnjudgedError):  # it answers otherwise, or nothing at all, which another law tells
-            return
-        except RefusedError:
-            continue
-    raise Violation(f"no answer to {len(cases)} cases changes with the state", "a state that is read, or none")
-
-
-def _shown(form: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}{list(shape)} {kind}".replace("torch.", "") for name, (shape, kind) in form.items())
-
-
 def _judged_alone(component: Component) -> str | None:
     if component.scope not in ("step", "episode"):
         return f"its scope is {component.scope}: other rows may matter"
@@ -112,10 +79,6 @@ def _judged_alone(component: Component) -> str | None:
 
 def _reads(field: str, component: Component) -> str | None:
     return None if field in component.needs() else f"it does not read {field}"
-
-
-def _stateful(component: Component) -> str | None:
-    return None if cast("PolicyObjective", component).initial_state() else "it has no state"
 
 
 def _law(id_: str, statement: str, reference: str, check: Any, **options: Any) -> Property:
@@ -154,28 +117,7 @@ PROPERTIES: list[Property] = [
         cases=choices(2),
         applies=lambda component: _reads("ref_log_probs", component) or _judged_alone(component),
     ),
-    _law(
-        "starts-as-initial-state",
-        "a batch without state gets the answer of initial_state()",
-        "contract of rlhf_lab",
-        _starts_as_initial,
-        applies=_stateful,
-    ),
-    _law(
-        "state-keeps-its-form",
-        "next_state returns new finite tensors with keys, shapes and dtypes of initial_state, and the loss takes them",
-        "contract of rlhf_lab",
-        _keeps_form,
-        applies=_stateful,
-    ),
-    _law(
-        "state-matters",
-        "another state than the initial one changes the answer to some batch",
-        "contract of rlhf_lab",
-        _state_matters,
-        applies=_stateful,
-        whole=True,
-    ),
+    *objective_state.LAWS,
     *objective_claims.CLAIMS,
     *objective_clipping.CLAIMS,
     *objective_expectations.CLAIMS,

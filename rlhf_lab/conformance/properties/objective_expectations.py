@@ -11,11 +11,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from rlhf_lab.calling import call, restrict
 from rlhf_lab.components import PolicyObjective
 from rlhf_lab.conformance.inputs import with_fields
 from rlhf_lab.conformance.properties.objective_claims import claim
 from rlhf_lab.conformance.properties.objective_clipping import unclipped
+from rlhf_lab.conformance.properties.objective_state import Affine, reduced_metrics
 from rlhf_lab.conformance.properties.policy_cases import (
     Choices,
     choices,
@@ -27,9 +27,9 @@ from rlhf_lab.conformance.properties.policy_cases import (
 )
 from rlhf_lab.conformance.property import Property, Violation, expect_equal, show_number
 from rlhf_lab.conformance.subject import Subject
-from rlhf_lab.types import Loss, PolicyBatch
+from rlhf_lab.types import PolicyBatch
 
-__all__ = ["CLAIMS", "reduced_metrics"]
+__all__ = ["CLAIMS"]
 
 
 def _policy(case: Choices) -> Tensor:
@@ -126,30 +126,21 @@ def _penalty_apart(subject: Subject, case: PolicyBatch) -> None:
 
 
 def _follows_controller(subject: Subject, case: PolicyBatch) -> None:
-    controller = getattr(subject.component, subject.field("controller"))
-    component = cast("PolicyObjective", subject.component)
+    controller = Affine()
+    judge = subject.of(controller=controller)
+    component = cast("PolicyObjective", judge.component)
     state = component.initial_state()
     probe = with_advantages(case, torch.zeros_like(case.advantages))
     for scale in (1.0, 0.25, 2.0**-4, 2.0**-7):
-        far = log_ratio(subject, case) * scale
-        seen = with_fields(case, {"log_probs": case.log_probs - log_ratio(subject, case) + far})
-        after = component.next_state(state, reduced_metrics(subject, seen, state))
-        coef = torch.tensor(subject.parameter("coef", 1.0), dtype=torch.float64)
+        far = log_ratio(judge, case) * scale
+        seen = with_fields(case, {"log_probs": case.log_probs - log_ratio(judge, case) + far})
+        after = component.next_state(state, reduced_metrics(judge, seen, state))
+        coef = torch.tensor(judge.parameter("coef", 1.0), dtype=torch.float64)
         weight = controller(coef, (torch.expm1(far) - far).mean())
-        unit = torch.expm1(log_ratio(subject, case)) - log_ratio(subject, case)
+        unit = torch.expm1(log_ratio(judge, case)) - log_ratio(judge, case)
         note = f"= {show_number(float(weight))} (ρ − 1 − log ρ) at A = 0, after a divergence of "
-        note += show_number(float((torch.expm1(far) - far).mean()))
-        expect_equal(subject(with_fields(probe, {"state": after})), {"L": weight * unit}, case.valid, note=note)
-
-
-def reduced_metrics(subject: Subject, case: PolicyBatch, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the metrics of one call as a trainer hands them to ``next_state``: their means over valid steps."""
-    component = cast("PolicyObjective", subject.component)
-    asked = restrict(subject.asked(with_fields(case, {"state": state})), component)
-    loss: Loss = subject.guard.call(call, component, asked)
-    weights = case.valid.to(case.log_probs)
-    total = weights.sum().clamp(min=1)
-    return {name: (x * weights).sum() / total for name, x in loss.metrics.items()}
+        note += f"{show_number(float((torch.expm1(far) - far).mean()))} and with β ← 2 β + divergence as controller"
+        expect_equal(judge(with_fields(probe, {"state": after})), {"L": weight * unit}, case.valid, note=note)
 
 
 def _claim(id_: str, statement: str, reference: str, check: Any, **options: Any) -> Property:
