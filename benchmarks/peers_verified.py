@@ -131,7 +131,7 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=300, help="cases per law (default 300)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to this file")
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)  # a file is not 80 columns wide
 
     registry = load_plugins([f"rlhf_lab_peers.{peer}" for peer in PEERS])
     for missing in dict.fromkeys(each.reason for each in registry.missing):

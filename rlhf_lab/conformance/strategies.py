@@ -232,9 +232,9 @@ def masks(draw: st.DrawFn) -> Masks:
 @st.composite
 def observed(draw: st.DrawFn, targets: tuple[float, ...] = (0.01, 6.0)) -> Observed:
     """Draw coefficients and observations of some runs, around each of the likely targets and far away."""
-    n = draw(st.integers(1, 3))
+    n = draw(st.integers(1, 4))
     target = table(draw, targets, 1, n)[0]
-    scale = table(draw, (1.0, 0.0, 0.5, 2.0, 0.75, 1.25, 16.0, 1 / 16), 1, n)[0]
+    scale = table(draw, (1.0, 0.0, 0.5, 2.0, 1.5, 0.75, 1.25, 0.875, 1.125, 16.0, 1 / 16), 1, n)[0]
     coefficient = table(draw, (1.0, 0.0, 0.25, 2.0, 64.0), 1, n)[0]
     return Observed(coefficient, target * scale)
 

@@ -57,6 +57,15 @@ class SinglePrecision(LoopGAE):
         return Advantages(found.advantages.float(), found.returns.float())
 
 
+@mutant("float32 inside, float64 told", "gae")
+class RoundedInside(LoopGAE):
+    name = "rounded_inside"
+
+    def delta(self, s: SimpleNamespace, t: int) -> Tensor:
+        found = super().delta(s, t)
+        return found.float().to(found.dtype)
+
+
 @mutant("half precision inside", "gae")
 class HalfPrecision(LoopGAE):
     name = "half_precision"

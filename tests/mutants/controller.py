@@ -80,6 +80,13 @@ class AddsNoise(Controller):
         return coefficient * (1 + 0.01 * torch.rand_like(coefficient))
 
 
+class Rounded(Controller):
+    name = "rounded"
+
+    def __call__(self, coefficient: Tensor, observed: Tensor) -> Tensor:
+        return coefficient.float().to(coefficient.dtype)
+
+
 class TurnsAround(Controller):
     name = "turns_around"
 
@@ -375,7 +382,8 @@ class HalfPrecision(Proportional):
 
     def __call__(self, coefficient: Tensor, observed: Tensor) -> Tensor:
         error = (observed / self.target - 1).clamp(-self.clip, self.clip)
-        return (coefficient * (1 + self.rate * error)).half().to(coefficient.dtype)
+        narrow = torch.half if coefficient.dtype == torch.float32 else coefficient.dtype
+        return (coefficient * (1 + self.rate * error)).to(narrow).to(coefficient.dtype)
 
 
 class InWords(Adaptive):
@@ -411,6 +419,7 @@ MUTANTS: Final = [
     Mutant("in place", Overwrites, "fixed"),
     Mutant("global randomness", AddsNoise, "fixed"),
     Mutant("one zone only", TurnsAround, "fixed"),
+    Mutant("float32 inside", Rounded, "fixed"),
     Mutant("another device, another formula", SecondForm, "fixed"),
     Mutant("P11: direction", Turned, "adaptive_kl"),
     Mutant("never lowers", NeverLowers, "adaptive_kl"),

@@ -119,6 +119,13 @@ class OnlyPositive(Estimator):
         return (policy - reference).clamp(min=0)
 
 
+class Rounded(Unweighed):
+    name = "rounded"
+
+    def one(self, policy: Tensor, reference: Tensor) -> Tensor:
+        return (policy.float() - reference.float()).to(policy.dtype)
+
+
 class GradientStopped(Estimator):
     name = "gradient_stopped"
 
@@ -514,6 +521,7 @@ MUTANTS: Final = [
     Mutant("rows weighed by their place", RowsByPlace, "k1"),
     Mutant("two axes only", TwoAxesOnly, "k1"),
     Mutant("keeps state", Remembers, "k1"),
+    Mutant("float32 inside", Rounded, "k1"),
     Mutant("N13b: coefficient is not read", CoefficientUnread, "k1"),
     Mutant("another device, another formula", SecondForm, "k1"),
     Mutant("K03b: gradient of E[k2]", LiveK2, "k2"),

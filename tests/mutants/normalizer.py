@@ -429,6 +429,31 @@ class PaddingFilled(AdvantageNormalizer):
         return Advantages(advantages.advantages.masked_fill(~batch.valid, 1), advantages.returns)
 
 
+class Rounded(AdvantageNormalizer):
+    name = "rounded"
+    scope = "step"
+
+    def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages:
+        x = advantages.advantages
+        return Advantages(x.float().to(x.dtype), advantages.returns)
+
+
+class BoundedFarAway(AdvantageNormalizer):
+    name = "bounded_far_away"
+    scope = "step"
+
+    def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages:
+        return Advantages(advantages.advantages.clamp(-10, 10), advantages.returns)
+
+
+class Overwritten(AdvantageNormalizer):
+    name = "overwritten"
+
+    def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages:
+        advantages.advantages.copy_(Standardised()(batch, advantages).advantages)
+        return advantages
+
+
 class RewardsLeakIn(AdvantageNormalizer):
     name = "rewards_leak_in"
     scope = "step"
@@ -553,6 +578,7 @@ _BATCH: Final[list[tuple[str, type[AdvantageNormalizer]]]] = [
     ("signs scaled apart", SignsApart),
     ("statistics of the first rows", FirstRowsOnly),
     ("in place", InPlace),
+    ("in place, in the raw advantages", Overwritten),
     ("runs mixed", MixesRuns),
     ("global randomness", NoisyTies),
     ("single precision", SinglePrecision),
@@ -575,6 +601,8 @@ _GROUP: Final[list[tuple[str, type[AdvantageNormalizer]]]] = [
 _NONE: Final[list[tuple[str, type[AdvantageNormalizer]]]] = [
     ("halved", Halved),
     ("clipped", Bounded),
+    ("clipped far away", BoundedFarAway),
+    ("float32 inside", Rounded),
     ("centred", Centred),
     ("signs only", Signs),
     ("targets for advantages", Returned),

@@ -91,6 +91,27 @@ class Overflows(Surrogate):
         return -a * (6 * x).exp() / (5 * x).exp()
 
 
+class Rounded(Score):
+    name = "rounded"
+
+    def loss(self, a: torch.Tensor, lp: torch.Tensor, batch: PolicyBatch) -> torch.Tensor:
+        return -(a.float() * lp.float()).to(lp.dtype)
+
+
+class PaddedAdvantages(PolicyObjective):
+    name = "padded_advantages"
+
+    def __call__(self, batch: PolicyBatch) -> Loss:
+        return Loss(-batch.advantages.detach() * clean(batch.log_probs, batch.valid))
+
+
+class Held(Surrogate):
+    name = "held"
+
+    def loss(self, a: torch.Tensor, x: torch.Tensor, batch: PolicyBatch) -> torch.Tensor:
+        return -a * x.clamp(-5, 5).exp()
+
+
 class SecondForm(Score):
     name = "objective_second_form"
 
@@ -115,6 +136,9 @@ MUTANTS: list[Mutant] = [
     Mutant("runs not expected", TwoAxes, "reinforce"),
     Mutant("float64 whatever is asked", AnotherPrecision, "reinforce"),
     Mutant("cancellation in float32", Cancels, "importance_weighted"),
+    Mutant("float32 inside", Rounded, "reinforce"),
+    Mutant("nan of the padding in the loss", PaddedAdvantages, "reinforce"),
+    Mutant("log-ratio held within 5", Held, "importance_weighted"),
     Mutant("padding behind the last step", PaddingShared, "reinforce"),
     Mutant("a sum where a step's loss is due", WrongShape, "reinforce"),
     Mutant("another form for another device", SecondForm, "reinforce"),

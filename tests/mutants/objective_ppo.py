@@ -120,11 +120,17 @@ class Penalised(PolicyObjective):
         return {"coef": self.controller(state["coef"], metrics["kl"])}
 
 
+def _mean_of_runs(self: Penalised, batch: PolicyBatch) -> Tensor:
+    coef = (self.initial_state() if batch.state is None else batch.state)["coef"].to(batch.log_probs)
+    return coef.mean()
+
+
 def _in_place(self: Penalised, state: Mapping[str, Tensor], metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state["coef"].mul_(2)
     return dict(state)
 
 
+_OWN = REGISTRY.get("controller", "adaptive_kl")()
 _PENALISED = {
     "loss": {
         "P11 penalty sign": lambda s, a, x, c: -c * s.penalty(x) - a * x.exp(),
@@ -147,6 +153,7 @@ _PENALISED = {
         "absolute": lambda _, x: x.abs(),
     },
     "weight": {
+        "one coefficient for all runs": _mean_of_runs,
         "state ignored": lambda s, b: torch.tensor(s.coef).to(b.log_probs),
         "nothing before the first state": lambda s, b: (torch.zeros(()) if b.state is None else b.state["coef"]).to(
             b.log_probs
@@ -158,6 +165,7 @@ _PENALISED = {
         "sees the square": lambda _, x: x**2,
     },
     "next_state": {
+        "a controller of its own": lambda s, state, metrics: {"coef": _OWN(state["coef"], metrics["kl"])},
         "never adapts": lambda _, state, metrics: dict(state),
         "adapts the wrong way": lambda s, state, metrics: {
             "coef": state["coef"] ** 2 / s.controller(state["coef"], metrics["kl"])

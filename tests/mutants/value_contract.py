@@ -72,6 +72,13 @@ class Cancels(Residual):
         return 0.5 * ((e + 2.0**26) - 2.0**26) ** 2
 
 
+class Rounded(Residual):
+    name = "value_rounded"
+
+    def loss(self, e: torch.Tensor, batch: ValueBatch) -> torch.Tensor:
+        return 0.5 * e.float().to(e.dtype) ** 2
+
+
 class SecondForm(Residual):
     name = "value_second_form"
 
@@ -96,5 +103,6 @@ MUTANTS: list[Mutant] = [
     Mutant("rows weighed by their place", ByRow, "mse"),
     Mutant("runs not expected", TwoAxes, "mse"),
     Mutant("cancellation in float32", Cancels, "mse"),
+    Mutant("float32 inside", Rounded, "mse"),
     Mutant("another form for another device", SecondForm, "mse"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -71,31 +72,34 @@ def _float32(subject: Subject, case: Any) -> None:
 
 
 def _float64(_: Subject, cases: list[tuple[Subject, Any]]) -> None:
-    """Find for each part of the answer a case that needs digits which float32 does not have, where it moves at all."""
+    """Find for each part of the answer, where it moves at all, a number that moves by less than float32 can tell.
+
+    What was rounded to float32 anywhere stays where it is, or jumps.
+    """
     kept: set[str] = set()
     moved: set[str] = set()
     for subject, case in cases[::-1]:
         fine = map_fields(case, partial(_nudged, step=0.618, size=2.0**-28))
+        finer = map_fields(fine, partial(_nudged, step=0.382, size=2.0**-40))
         try:
             symbols = plain(subject(case)).keys()
-            kept |= _differing(subject, fine, map_fields(fine, lambda _, __, x: x.float().to(x.dtype)))
-            moved |= _differing(subject, case, map_fields(case, partial(_nudged, step=0.618)))
+            kept |= {symbol for symbol, x in _moves(subject, fine, finer) if bool(((x > 0) & (x < 2.0**-32)).any())}
+            rough = map_fields(case, partial(_nudged, step=0.618, size=2.0**-6))
+            moved |= {symbol for symbol, x in _moves(subject, case, rough) if bool((x > 0).any())}
         except (UnjudgedError, RefusedError, UnansweredError):
             continue
         if symbols <= kept:
             return
     for symbol in sorted(moved - kept):
-        raise Violation(f"{symbol} as from inputs rounded to float32", "one that reads all digits of float64 inputs")
+        raise Violation(f"{symbol} with the digits of float32", "one that reads all digits of float64 inputs")
 
 
-def _differing(subject: Subject, case: Any, other: Any) -> set[str]:
-    """Return which parts of the answers to two cases differ."""
+def _moves(subject: Subject, case: Any, other: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield by how much, relative to itself, each valid number of the answer differs between two cases."""
     first, second, valid = subject(case), subject(other), getattr(case, "valid", None)
-    return {s for s, x in plain(first).items() if not torch.equal(_where(x, valid), _where(second[s], valid))}
-
-
-def _where(x: Tensor, valid: Tensor | None) -> Tensor:
-    return x if valid is None or x.shape != valid.shape else x[valid]
+    for symbol, x in plain(first).items():
+        moves = (second[symbol] - x).abs() / x.abs()
+        yield symbol, moves if valid is None or x.shape != valid.shape else moves[valid]
 
 
 def _nudged(_: str, __: Any, x: Tensor, step: float, size: float = 2.0**-20) -> Tensor:
