@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache
 from typing import Any, Final
 
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Unsatisfiable
 from hypothesis.strategies import SearchStrategy, tuples
 from torch import Tensor
 
@@ -43,10 +45,19 @@ def draw(strategy: SearchStrategy[Any], examples: int, start: int) -> list[Any]:
     They are independent: within one run Hypothesis mutates what it drew before, so that a kind of case may fill half of
     a hundred and another have no place. Remembered, so that components with equal strategies share their cases.
     """
-    several = tuples(*[strategy] * _TOGETHER)
-    runs = [_random(several, start * 2**20 + n) for n in range(math.ceil(examples / _TOGETHER))]
-    plainest = runs[0][0][0]
-    return [plainest, *(each for run in runs for each in run[-1])][:examples]
+    runs = range(math.ceil(examples / _TOGETHER))
+    found = [each for n in runs for each in _several(strategy, start * 2**20, n)]
+    plainest = _random(strategy, start)[0]
+    return [plainest, *found][:examples]
+
+
+def _several(strategy: SearchStrategy[Any], start: int, run: int) -> list[Any]:
+    """Return some examples drawn in one run, or each in a run of its own where they are too large for that."""
+    with suppress(Unsatisfiable):
+        together = _random(tuples(*[strategy] * _TOGETHER), start + run)
+        if len(together) > 1:
+            return list(together[-1])
+    return [_random(strategy, start - n)[-1] for n in range(run * _TOGETHER, (run + 1) * _TOGETHER)]
 
 
 def _random(strategy: SearchStrategy[Any], start: int) -> list[Any]:
