@@ -203,8 +203,9 @@ class _Shrinking:
                 continue
             for index in (x != 0).nonzero():
                 value = float(x[tuple(index)])
-                rounded = (0.0, 1.0, -1.0, float(round(value)), round(2 * value) / 2, round(4 * value) / 4)
-                for plain in dict.fromkeys(rounded):
+                small = (0.0, 1.0, -1.0, 2.0, -2.0) if abs(value) > 2 else (0.0, 1.0, -1.0)
+                rounded = (float(round(value)), round(2 * value) / 2, round(4 * value) / 4)
+                for plain in dict.fromkeys((*small, *rounded)):
                     if plain == value or self._try(_put(self.best.inputs, name, index, plain)):
                         break
 

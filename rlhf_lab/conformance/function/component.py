@@ -237,9 +237,9 @@ def _caller(role: str, ask: Callable[..., tuple[Tensor, ...]], own_returns: Call
 
     def loss(component: Component, batch: PolicyBatch | ValueBatch) -> Loss:
         given = _given(role, batch)
-        for name in _WITH_GRADIENT[role]:  # no gradient where not valid, as what stands there is not judged
+        for name in _WITH_GRADIENT[role]:  # neither gradient nor loss where not valid: what stands there is not judged
             given |= {name: torch.where(batch.valid, given[name], given[name].detach())} if name in given else {}
-        return Loss(ask(component, given)[0])
+        return Loss(clean(ask(component, given)[0], batch.valid))
 
     def kl(
         component: Component, log_probs: Tensor, ref_log_probs: Tensor, *, old_log_probs: Tensor | None = None
