@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-
 import torch
 
 from rlhf_lab.components import PolicyObjective
@@ -12,11 +9,11 @@ from rlhf_lab.types import Loss, PolicyBatch, clean
 
 from .mutant import Mutant
 from .objective_bases import Score, Surrogate
+from .two_forms import TwoForms
 
 __all__ = ["MUTANTS"]
 
 _SEEN: list[float] = []
-_FORMS: list[str] = []
 
 
 class Remembers(Score):
@@ -112,21 +109,11 @@ class Held(Surrogate):
         return -a * x.clamp(-5, 5).exp()
 
 
-class SecondForm(Score):
+class SecondForm(TwoForms, Score):
     name = "objective_second_form"
 
-    @classmethod
-    def implementations(cls) -> Mapping[str, Callable[[], AbstractContextManager[None]]]:
-        @contextmanager
-        def other() -> Iterator[None]:
-            _FORMS.append("other")
-            yield
-            _FORMS.pop()
-
-        return {"other": other}
-
     def loss(self, a: torch.Tensor, lp: torch.Tensor, batch: PolicyBatch) -> torch.Tensor:
-        return -a * (2 * lp if _FORMS else lp)
+        return -a * (2 * lp if self.second else lp)
 
 
 MUTANTS: list[Mutant] = [

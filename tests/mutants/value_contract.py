@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-
 import torch
 
 from rlhf_lab.components import ValueObjective
 from rlhf_lab.types import Loss, ValueBatch, clean
 
 from .mutant import Mutant
+from .two_forms import TwoForms
 from .value_controls import Residual
 
 __all__ = ["MUTANTS"]
 
 _SEEN: list[float] = []
-_FORMS: list[str] = []
 
 
 class Remembers(Residual):
@@ -79,21 +76,11 @@ class Rounded(Residual):
         return 0.5 * e.float().to(e.dtype) ** 2
 
 
-class SecondForm(Residual):
+class SecondForm(TwoForms, Residual):
     name = "value_second_form"
 
-    @classmethod
-    def implementations(cls) -> Mapping[str, Callable[[], AbstractContextManager[None]]]:
-        @contextmanager
-        def other() -> Iterator[None]:
-            _FORMS.append("other")
-            yield
-            _FORMS.pop()
-
-        return {"other": other}
-
     def loss(self, e: torch.Tensor, batch: ValueBatch) -> torch.Tensor:
-        return (1.0 if _FORMS else 0.5) * e**2
+        return (1.0 if self.second else 0.5) * e**2
 
 
 MUTANTS: list[Mutant] = [
