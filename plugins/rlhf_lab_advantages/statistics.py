@@ -22,14 +22,14 @@ def sums(x: Tensor, labels: Tensor, groups: int) -> Tensor:
 def centred(x: Tensor, weights: Tensor, labels: Tensor, sizes: Tensor) -> Tensor:
     """Return x − mean of its group, float64 ``[rows, t]``, 0 where the weight is 0.
 
-    ``x`` and ``weights`` are ``[rows, t]`` (0 = does not count), ``labels [rows]`` says each row's group, and
+    ``x``, finite, and ``weights`` are ``[rows, t]`` (0 = does not count), ``labels [rows]`` says each row's group, and
     ``sizes [groups]`` is what the weights of each group sum to.
     """
     counted = weights > 0
     x = x.double()
     smallest = x.new_full(sizes.shape, torch.inf)
     smallest.scatter_reduce_(0, labels, x.masked_fill(~counted, torch.inf).amin(-1), "amin")
-    shifted = clean(x - smallest[labels, None], counted)
+    shifted = x - smallest[labels, None]
     means = sums((weights * shifted).sum(-1), labels, len(sizes)) / sizes  # NaN of an empty group, which nobody reads
     return clean(shifted - means[labels, None], counted)
 
