@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from rlhf_lab.cli_choice import chosen
 from rlhf_lab.conformance import Verdict, verify
 from rlhf_lab.conformance.properties import all_properties
 from rlhf_lab.conformance.settings import alternatives
@@ -86,8 +88,9 @@ def _tasks(only: list[str]) -> Iterator[tuple[str, str, int]]:
                 yield part, role, n
 
 
+@cache
 def _components(role: str) -> list[Any]:
-    return [each for each in load_plugins().components(role) if "@" not in each.name]
+    return chosen(f"{role}/", load_plugins())[0]
 
 
 def _controls(role: str) -> list[Any]:

@@ -25,14 +25,11 @@ def is_role(name: str | None) -> bool:
 
 
 def chosen(name: str | None, registry: Registry) -> tuple[list[type[Component]], bool]:
-    """Return the components that are meant, and whether a role or ``--all`` was asked for.
-
-    ``name@peer`` is what another library computes: it is not ours to pass, and is verified where it is named.
-    """
+    """Return the components that are meant, and whether a role or ``--all`` was asked for."""
     from rlhf_lab.conformance.views import VIEWS, view
 
     if name is None:
-        return [c for role in VIEWS for c in registry.components(role) if "@" not in c.name], True
+        return [component for role in VIEWS for component in _own(role, registry)], True
     role = name.removesuffix("/")
     roles = {*VIEWS, *registry.roles()}
     known = {component.name for component in registry.components()} | {n for _, n, _ in registry.ambiguous()}
@@ -40,7 +37,7 @@ def chosen(name: str | None, registry: Registry) -> tuple[list[type[Component]],
         view(role)
         if not registry.components(role) and not registry.ambiguous(role):
             raise LabError(f"no component of role {role!r} is registered.")
-        return [c for c in registry.components(role) if "@" not in c.name], True
+        return _own(role, registry), True
     if name in roles:
         raise LabError(f"{name!r} is a role and a component; say {name}/ for all of the role, or role/{name}.")
     try:
@@ -52,6 +49,14 @@ def chosen(name: str | None, registry: Registry) -> tuple[list[type[Component]],
     return [found], False
 
 
+def _own(role: str, registry: Registry) -> list[type[Component]]:
+    """Return the components of a role, but not what other libraries compute.
+
+    ``name@peer`` is not ours to pass, and is verified where it is named.
+    """
+    return [component for component in registry.components(role) if "@" not in component.name]
+
+
 def not_served(registry: Registry, plugins: list[str] | None, role: str | None) -> int:
     """Tell of the names that several plugins claim, and return how much that was asked for is not served."""
     from rlhf_lab.conformance.views import VIEWS
@@ -59,7 +64,7 @@ def not_served(registry: Registry, plugins: list[str] | None, role: str | None) 
     roles = VIEWS if role is None else (role.removesuffix("/"),)
     ambiguous = [each for each in registry.ambiguous() if each[0] in roles]
     for its_role, name, origins in ambiguous:
-        both = " and ".join(f"{o.source} ({o.file}:{o.line})" for o in origins)
+        both = " and ".join(origin.place for origin in origins)
         typer.echo(f"rlhf-lab: {its_role} {name!r} is ambiguous and not verified: {both} provide it", err=True)
     return len(not_loaded(registry, plugins)) + len(ambiguous)
 

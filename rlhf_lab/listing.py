@@ -27,7 +27,7 @@ def listed(registry: Registry, role: str | None, *, broken_only: bool = False) -
     return {
         "components": [] if broken_only else [_entry(registry, c) for c in registry.components(role)],
         "ambiguous": [
-            {"role": its_role, "name": name, "sources": [f"{o.source} ({o.file}:{o.line})" for o in origins]}
+            {"role": its_role, "name": name, "sources": [origin.place for origin in origins]}
             for its_role, name, origins in registry.ambiguous(role)
         ],
         "broken": [

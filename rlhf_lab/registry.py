@@ -42,6 +42,11 @@ class Origin:
     file: str
     line: int
 
+    @property
+    def place(self) -> str:
+        """The source, and the file and line of the class."""
+        return f"{self.source} ({self.file}:{self.line})"
+
 
 class Registry:
     """The components, studies, laws and observers of all sound plugins."""
@@ -70,7 +75,7 @@ class Registry:
     def ambiguous(self, role: str | None = None) -> list[tuple[str, str, list[Origin]]]:
         """Return role, name and origins of what several sources provide, sorted; it is served to nobody."""
         return [
-            (its_role, name, [_origin(source, cls) for cls, source in found])
+            (its_role, name, _origins(found))
             for (its_role, name), found in sorted(self._found.items())
             if len(found) > 1 and role in (None, its_role)
         ]
@@ -92,8 +97,7 @@ class Registry:
         if len(found) == 1:
             return found[0][0]
         if found:
-            origins = [_origin(source, cls) for cls, source in found]
-            places = " and ".join(f"{o.source} ({o.file}:{o.line})" for o in origins)
+            places = " and ".join(origin.place for origin in _origins(found))
             raise UnknownComponentError(
                 f"{role} {name!r} is ambiguous: {places} both provide it. Rename one, or restrict {ALLOW_LIST}."
             )
@@ -129,7 +133,7 @@ class Registry:
 
     def blame(self, error: BaseException) -> str | None:
         """Return what was raised, and where in a plugin's own file; None where no plugin but ours is to blame."""
-        origins = [_origin(source, cls) for found in self._found.values() for cls, source in found]
+        origins = [origin for found in self._found.values() for origin in _origins(found)]
         theirs = {origin.file for origin in origins if origin.distribution != "rlhf-lab"}
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in theirs]
         if not frames:
@@ -183,6 +187,10 @@ def load_plugins(extra: Iterable[str | ModuleType] = ()) -> Registry:
         except (Exception, SystemExit) as error:
             registry.broken.append(Broken(source.label, discovery.reason(error)))
     return registry
+
+
+def _origins(found: Iterable[tuple[type[Component], Source]]) -> list[Origin]:
+    return [_origin(source, cls) for cls, source in found]
 
 
 def _origin(source: Source, cls: type[Component]) -> Origin:

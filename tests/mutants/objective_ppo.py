@@ -31,13 +31,8 @@ def _one_edge(self: Clipping, a: Tensor, x: Tensor, _: PolicyBatch) -> Tensor:
 class LiveAdvantage(Clipping):
     name = "live_advantage_clip"
 
-    def __call__(self, batch: PolicyBatch) -> Loss:
-        assert batch.old_log_probs is not None
-        x = clean(batch.log_probs - batch.old_log_probs.detach(), batch.valid)
-        return Loss(_least(clean(batch.advantages, batch.valid), x, *self.sides))
-
     def loss(self, a: Tensor, x: Tensor, batch: PolicyBatch) -> Tensor:
-        raise NotImplementedError
+        return _least(clean(batch.advantages, batch.valid), x, *self.sides)
 
 
 class ClippedUncounted(LiveAdvantage):

@@ -70,9 +70,8 @@ def _full(inputs: LogProbs) -> Mapping[str, Tensor]:
     }
 
 
-_OF_ACTIONS: Final = st.one_of(
-    log_probs(), far_apart(old=False)
-)  # the product of two such ratios cancels in a gradient
+# Without an older policy where they are far apart: the product of two such ratios cancels in a gradient.
+_OF_ACTIONS: Final = st.one_of(log_probs(), far_apart(old=False))
 _OF_DISTRIBUTIONS: Final = st.one_of(log_probs(distributions=True), far_apart(distributions=True), impossible_actions())
 
 

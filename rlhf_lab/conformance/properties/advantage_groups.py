@@ -42,8 +42,14 @@ def _raised(case: Any, amounts: Tensor) -> Any:
     return with_fields(case, {"rewards": case.rewards + _first(case) * amounts[:, None]})
 
 
+def _scores(case: Any) -> Tensor:
+    """Return the score of each row, ``[rows]``."""
+    found: Tensor = case.rewards.masked_fill(~case.valid, 0).sum(-1)
+    return found
+
+
 def _score_is_sum(subject: Subject, case: Any) -> None:
-    scores = case.rewards.masked_fill(~case.valid, 0).sum(-1)
+    scores = _scores(case)
     nothing = with_fields(case, {"rewards": torch.where(case.valid, 0.0, case.rewards)})
     before = subject(case)
     expect_equal(subject(_raised(nothing, scores)), before, case.valid, note="as with the score spread over the row")
@@ -100,7 +106,7 @@ def _alone_is_zero(subject: Subject, case: Any) -> None:
 
 def _unit_deviation(subject: Subject, case: Any) -> None:
     ddof, eps = int(subject.parameter("ddof", 1)), float(subject.parameter("eps", 0.0))
-    scores = _scores(case)
+    scores = _scores(case).tolist()
     for group, members in _groups(case, subject(case)["A"]).items():
         before, after = (_deviation(x, ddof) for x in zip(*((scores[row], a) for row, a in members), strict=True))
         if before:
@@ -116,13 +122,8 @@ def _deviation(x: Sequence[float], ddof: int) -> float:
     return math.sqrt(statistics.pvariance(x) * len(x) / (len(x) - ddof))
 
 
-def _scores(case: Any) -> list[float]:
-    found: list[float] = case.rewards.masked_fill(~case.valid, 0).sum(-1).tolist()
-    return found
-
-
 def _order_kept(subject: Subject, case: Any) -> None:
-    scores = _scores(case)
+    scores = _scores(case).tolist()
     for members in _groups(case, subject(case)["A"]).values():
         for row, own in members:
             for other, theirs in members:

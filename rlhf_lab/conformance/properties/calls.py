@@ -12,8 +12,18 @@ from torch import Tensor
 from rlhf_lab.components import Component
 from rlhf_lab.conformance.guard import random_states
 from rlhf_lab.conformance.inputs import map_fields, take_rows, tensors
-from rlhf_lab.conformance.properties.shared import ALL, CONTRACT, FLOATS, ORDERLESS, Law, copied, plain, rows
-from rlhf_lab.conformance.property import Property, Violation, expect_equal, expect_true, show_number
+from rlhf_lab.conformance.properties.shared import (
+    ALL,
+    CONTRACT,
+    FLOATS,
+    ORDERLESS,
+    Law,
+    copied,
+    expect_finite,
+    plain,
+    rows,
+)
+from rlhf_lab.conformance.property import Property, Violation, expect_equal, expect_true
 from rlhf_lab.conformance.subject import RefusedError, Subject, UnansweredError, UnjudgedError
 
 __all__ = ["LAWS"]
@@ -25,10 +35,7 @@ def _answers(subject: Subject, case: Any) -> None:
     answer = subject.base_answer()
     valid = getattr(case, "valid", None)
     for symbol, x in answer.items():
-        bad = ~x.isfinite() if valid is None or x.shape != valid.shape else valid & ~x.isfinite()
-        if bool(bad.any()):
-            at = [int(i) for i in bad.nonzero()[0]]
-            raise Violation(f"{symbol}{at} = {show_number(float(x[tuple(at)]))}", "finite numbers where valid")
+        expect_finite(symbol, x, valid, "finite numbers where valid")
 
 
 def _inputs_untouched(subject: Subject, case: Any) -> None:

@@ -61,14 +61,17 @@ def _keeps_form(subject: Subject, case: PolicyBatch) -> None:
 def _state_matters(subject: Subject, cases: list[tuple[Subject, Any]]) -> None:
     for each, case in cases:
         before = cast("PolicyObjective", each.component).initial_state()
-        other = {name: ~x if x.dtype == torch.bool else 2 * x + 1 for name, x in before.items()}
         try:
-            expect_equal(each(with_fields(case, {"state": other})), each(case), case.valid)
+            expect_equal(each(with_fields(case, {"state": _another(before)})), each(case), case.valid)
         except (Violation, UnjudgedError):  # it answers otherwise, or nothing at all, which another law tells
             return
         except RefusedError:
             continue
     raise Violation(f"no answer to {len(cases)} cases changes with the state", "a state that is read, or none")
+
+
+def _another(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: ~x if x.dtype == torch.bool else 2 * x + 1 for name, x in state.items()}
 
 
 def _shown(form: Mapping[str, Any]) -> str:
@@ -79,7 +82,7 @@ def _runs_have_their_own(subject: Subject, case: PolicyBatch) -> None:
     """Compare one call on two runs, whose states differ, with two calls."""
     component = cast("PolicyObjective", subject.component)
     before = component.initial_state()
-    states = [before, {name: x if x.dtype == torch.bool else 2 * x + 1 for name, x in before.items()}]
+    states = [before, _another(before)]
     both = {name: torch.stack([each[name] for each in states]) for name in before}
     doubled: PolicyBatch = map_fields(case, lambda _, __, x: torch.stack([x, x]))
     try:
@@ -102,9 +105,7 @@ def _runs_have_their_own(subject: Subject, case: PolicyBatch) -> None:
 def _controller_decides(subject: Subject, cases: list[tuple[Subject, Any]]) -> None:
     (place,) = _controllers(subject.component)
     for each, case in cases:
-        component = cast("PolicyObjective", each.component)
-        parameters = {name: getattr(component, name) for name in type(component).model_fields}
-        other = type(component)(**{**parameters, place: Affine()})
+        component, other = (cast("PolicyObjective", x.component) for x in (each, each.of(**{place: Affine()})))
         try:
             state = component.initial_state()
             seen = reduced_metrics(each, case, state)

@@ -8,9 +8,22 @@ from typing import Any, Final
 from torch import Tensor
 
 from rlhf_lab.conformance.inputs import map_fields, tensors
-from rlhf_lab.conformance.property import Property
+from rlhf_lab.conformance.property import Property, Violation, show_number
 
-__all__ = ["ALL", "CONTRACT", "FLOATS", "MASKED", "ORDERLESS", "ROWS", "STEPWISE", "Law", "copied", "plain", "rows"]
+__all__ = [
+    "ALL",
+    "CONTRACT",
+    "FLOATS",
+    "MASKED",
+    "ORDERLESS",
+    "ROWS",
+    "STEPWISE",
+    "Law",
+    "copied",
+    "expect_finite",
+    "plain",
+    "rows",
+]
 
 Law = tuple[tuple[str, ...], Property]  # the roles that it concerns, and the law for a role yet to be named
 
@@ -21,6 +34,14 @@ ALL: Final = (*ROWS, "controller")
 FLOATS: Final = tuple(role for role in ALL if role != "aggregation")  # which sees masks only
 CONTRACT: Final = "contract of rlhf_lab"
 ORDERLESS: Final = frozenset({"weights", "total"})  # of an aggregation: only their quotient has a meaning
+
+
+def expect_finite(symbol: str, x: Tensor, where: Tensor | None, expected: str) -> None:
+    """Raise ``Violation`` at the first number that is not finite, ``where`` it counts if that has its shape."""
+    bad = ~x.isfinite() if where is None or x.shape != where.shape else where & ~x.isfinite()
+    if bool(bad.any()):
+        at = [int(i) for i in bad.nonzero()[0]]
+        raise Violation(f"{symbol}{at} = {show_number(float(x[tuple(at)]))}", expected)
 
 
 def rows(case: Any) -> int:
