@@ -17,11 +17,11 @@ from torch import Tensor
 
 from rlhf_lab.batch import unchecked
 from rlhf_lab.errors import LabError
-from rlhf_lab.types import Advantages, BatchError, Loss, PolicyBatch, Trajectories, Weights
+from rlhf_lab.types import Advantages, BatchError, Loss, PolicyBatch, Rankings, Scores, Trajectories, Weights
 
 __all__ = ["Aggregator", "Called", "Estimator", "Normalizer", "Objective", "apply", "call", "default_dtype", "restrict"]
 
-AnyBatch = TypeVar("AnyBatch", Trajectories, PolicyBatch)
+AnyBatch = TypeVar("AnyBatch", Trajectories, PolicyBatch, Rankings, Scores)
 
 
 _ANSWERS: Final[Mapping[str, type]] = {
@@ -32,7 +32,10 @@ _ANSWERS: Final[Mapping[str, type]] = {
     "aggregation": Weights,
     "kl": Tensor,
     "controller": Tensor,
+    "preference": Loss,
+    "reward_model": Loss,
 }
+_PER_ITEM: Final = frozenset({"preference", "reward_model"})  # one number per ranking, not per candidate
 
 
 class Called(Protocol):
@@ -104,7 +107,8 @@ def _check(component: Any, answer: Any, asked: Tensor) -> None:
         raise LabError(
             f"{component.role} {component.name!r} returned {type(answer).__name__}; it must return {kind.__name__}"
         )
-    shape = asked.shape[:-1] if getattr(component, "distributions", False) else asked.shape
+    one_less = component.role in _PER_ITEM or getattr(component, "distributions", False)
+    shape = asked.shape[:-1] if one_less else asked.shape
     found = _first_tensor(answer).shape
     if found != shape:
         raise LabError(

@@ -32,6 +32,7 @@ from rlhf_lab.types import (
 
 if TYPE_CHECKING:
     from rlhf_lab.random import Streams
+    from rlhf_lab.training.candidates import Candidates
     from rlhf_lab.training.protocols import Actor, BuiltEnvironment, Learner, Setup, Spaces
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Optimizer",
     "Policy",
     "PolicyObjective",
+    "PreferenceData",
     "PreferenceObjective",
     "RewardFunction",
     "RewardObjective",
@@ -215,6 +217,24 @@ class RewardFunction(Component):
     """What an environment or a verifier pays."""
 
     role = "reward"
+
+
+class PreferenceData(Component):
+    """Responses that somebody has ranked, labelled or scored: from a file, or drawn from a world whose truth is known.
+
+    ``provides`` names the optional fields of ``Rankings`` and ``Scores`` that its labels fill.
+    """
+
+    role = "data"
+    provides: ClassVar[frozenset[str]] = frozenset()
+
+    def gives(self) -> frozenset[str]:
+        """Return what this instance provides; override where that depends on parameters."""
+        return type(self).provides
+
+    @abstractmethod
+    def build(self, environment: BuiltEnvironment, reference: Actor, streams: Streams) -> Candidates:
+        """Return the data of all runs, ``[runs, rows, k]``; ``reference`` is the policy before any training."""
 
 
 class Environment(Component):

@@ -25,6 +25,9 @@ from rlhf_lab.components import (
     Optimizer,
     Policy,
     PolicyObjective,
+    PreferenceData,
+    PreferenceObjective,
+    RewardObjective,
     Slot,
     Trainer,
     ValueObjective,
@@ -47,6 +50,9 @@ COMPOSED: Final = (
     "aggregation",
     "controller",
     "optimizer",
+    "data",
+    "preference",
+    "reward_model",
 )
 
 
@@ -109,6 +115,9 @@ class RunSpec(BaseModel):
     aggregation: Annotated[Aggregation, Slot("aggregation")] | None = None
     controller: Annotated[Controller, Slot("controller")] | None = None
     optimizer: Annotated[Optimizer, Slot("optimizer")] | None = None
+    data: Annotated[PreferenceData, Slot("data")] | None = None
+    preference: Annotated[PreferenceObjective, Slot("preference")] | None = None
+    reward_model: Annotated[RewardObjective, Slot("reward_model")] | None = None
     gamma: float = Field(default=0.99, ge=0, le=1, description="discount per step, for every component that has one")
     budget: Budget = Field(default=Budget(iterations=100), description="how long to train")
     record_every: int = Field(default=1, ge=1, description="iterations between recorded points")
@@ -192,9 +201,12 @@ def _unused(spec: RunSpec) -> list[str]:
 def _missing(spec: RunSpec, registry: Registry) -> list[str]:
     if spec.trainer is None:
         return []  # exact measures take everything from the world itself
-    givers: tuple[Environment | Policy | Trainer, ...] = (spec.environment, spec.policy, spec.trainer)
+    givers: list[Environment | Policy | Trainer | PreferenceData] = [spec.environment, spec.policy, spec.trainer]
     by_policy, asked = spec.policy.gives(), spec.trainer.asks
     given = spec.environment.gives() | spec.trainer.gives() | (by_policy if asked is None else by_policy & asked)
+    if spec.data is not None:
+        givers.append(spec.data)
+        given |= spec.data.gives()
     configured = " nor ".join(f"{giver.role} {giver.name!r}" for giver in givers)
     return [
         f"{role}: {component.name!r} needs {name}, which neither {configured} provides as configured. "
@@ -208,7 +220,7 @@ def _providers(name: str, registry: Registry) -> str:
     """Return who gives ``name``: always, as it comes, or with an option."""
     found = [
         f"{component.role} {component.name!r}"
-        for role in ("environment", "policy", "trainer")
+        for role in ("environment", "policy", "trainer", "data")
         for component in registry.components(role)
         if name in getattr(component, "provides", ()) or name in component().gives()  # type: ignore[attr-defined]
     ]

@@ -5,7 +5,7 @@ Axes: ``runs`` (one per seed, always first), ``rows`` (parallel environments or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -15,10 +15,22 @@ from rlhf_lab.components import Environment, Policy
 from rlhf_lab.random import Streams
 
 if TYPE_CHECKING:
+    from rlhf_lab.data.ranking import Ranking
+    from rlhf_lab.training.candidates import Candidates, Scored
     from rlhf_lab.training.samples import Samples
     from rlhf_lab.worlds.protocol import ExactWorld
 
-__all__ = ["Actor", "BuiltEnvironment", "Evaluation", "Learner", "Setup", "Size", "Spaces"]
+__all__ = [
+    "Actor",
+    "BuiltEnvironment",
+    "Evaluation",
+    "Learner",
+    "RankedEnvironment",
+    "RankingActor",
+    "Setup",
+    "Size",
+    "Spaces",
+]
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,9 @@ class Spaces:
     )
     action_size: int = 0
     masked: bool = False  # samples.inputs["mask"] tells the legal actions, True = legal
+    # of a world of token sequences, where action = token and state = prompt * prefixes + prefix:
+    prefixes: int = 0  # states per prompt; 0 = no such world
+    tokens: Tensor | None = None  # [states, t] int64: the tokens read so far, the prompt's own first; -1 behind them
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,22 @@ class Actor(Protocol):
 
 
 @runtime_checkable
+class RankingActor(Actor, Protocol):
+    """An actor that can be asked about whole responses, by its log-probabilities or as a reward model."""
+
+    def score(self, candidates: Candidates, fields: frozenset[str] = frozenset()) -> Scored:
+        """Return the responses' log-probabilities, gradients flow; the reference's too once there is one.
+
+        ``fields`` names what else of ``Scored`` is asked for.
+        """
+        ...
+
+    def rewards(self, candidates: Candidates) -> Tensor:
+        """Return ``[runs, rows, k]``, gradients flow: the responses' scores where these weights are a reward model."""
+        ...
+
+
+@runtime_checkable
 class BuiltEnvironment(Protocol):
     """An environment with state: ``runs x envs`` episodes in progress."""
 
@@ -107,6 +138,26 @@ class BuiltEnvironment(Protocol):
 
     def state_dict(self) -> dict[str, Tensor]: ...
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+@runtime_checkable
+class RankedEnvironment(BuiltEnvironment, Protocol):
+    """An environment whose episodes are responses to prompts, so that they can be ranked."""
+
+    def candidates(self, samples: Samples) -> Candidates:
+        """Return whole episodes of one prompt side by side, ``[runs, prompts, k]``, with their scores as ``targets``.
+
+        They are in the order in which they were collected; rows with equal ``group_ids`` share a prompt.
+        """
+        ...
+
+    def encode(self, rankings: Sequence[Ranking]) -> Candidates:
+        """Return rankings in words as candidates ``[1, rows, k]``; raises ``LabError`` for what it cannot read."""
+        ...
+
+    def adopt(self, parameters: Mapping[str, Tensor]) -> None:
+        """Take over what earlier stages have learned, such as the reward that is paid."""
+        ...
 
 
 @dataclass(frozen=True)

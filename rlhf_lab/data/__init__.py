@@ -1,0 +1,1 @@
+"""Preference data in words: one ranking, and files of them."""

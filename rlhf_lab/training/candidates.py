@@ -1,0 +1,101 @@
+"""Responses to prompts, as preference and reward-model losses read them.
+
+A loop knows no prompt and no response: an actor scores ``Candidates``, whose inputs the loop does not read, and the
+loop puts scores and labels together into ``Rankings`` or ``Scores``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.errors import LabError
+from rlhf_lab.training.samples import taker
+from rlhf_lab.types import Rankings, Scores
+
+__all__ = ["Candidates", "Scored", "rankings", "scores"]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """``k`` responses to each row's prompt, best first, and what is known of them: ``[runs, rows, k]``.
+
+    ``inputs`` are tensors ``[runs, rows, ...]`` for the actor; those whose names begin with ``prompt`` tell a row's
+    prompt, all others are ``[runs, rows, k, ...]`` and tell its responses. The labels are those of ``Rankings``;
+    ``weights`` say how much a row counts.
+    """
+
+    inputs: Mapping[str, Tensor]
+    lengths: Tensor  # [runs, rows, k] int64, tokens of each response
+    valid: Tensor | None = None
+    desirable: Tensor | None = None
+    targets: Tensor | None = None
+    gains: Tensor | None = None
+    ranks: Tensor | None = None
+    preference_prob: Tensor | None = None  # [runs, rows]
+    margins: Tensor | None = None  # [runs, rows]
+    weights: Tensor | None = None  # [runs, rows]
+
+    @property
+    def rows(self) -> int:
+        """How many rows each run has."""
+        return self.lengths.shape[1]
+
+    def select(self, index: Tensor) -> Candidates:
+        """Return the rows ``index [runs, m]``, each run from its own rows."""
+        take = taker(index, self.rows)
+        return self._map(lambda name, x: take(x))
+
+    def mismatched(self) -> Candidates:
+        """Return each row's prompt with the responses of the next row; the last one's are the first row's.
+
+        Raises ``LabError`` where there is one row only, whose responses cannot be anybody else's.
+        """
+        if self.rows < 2:
+            raise LabError("mismatched responses need two rows or more in a minibatch; give a larger one")
+        return self._map(lambda name, x: x if name.startswith("prompt") else x.roll(-1, dims=1))
+
+    def _map(self, change: Callable[[str, Tensor], Tensor]) -> Candidates:
+        labels = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "inputs"}
+        found: dict[str, Any] = {name: change(name, x) for name, x in labels.items() if x is not None}
+        return replace(self, inputs={name: change(name, x) for name, x in self.inputs.items()}, **found)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the actor says of candidates under its current weights, gradients flow, and what its reference says."""
+
+    log_probs: Tensor  # [runs, rows, k] summed over the response
+    ref_log_probs: Tensor | None = None
+    token_log_probs: Tensor | None = None  # [runs, rows, k, t]
+    token_ref_log_probs: Tensor | None = None
+    token_valid: Tensor | None = None
+    token_kl: Tensor | None = None  # [runs, rows, k] sum over the response's steps of KL(reference || policy)
+
+
+_LABELS = ("valid", "desirable", "targets", "gains", "ranks", "preference_prob", "margins", "weights")
+_OF_SCORES = frozenset(f.name for f in fields(Scores))
+
+
+def rankings(candidates: Candidates, scored: Scored, mismatched: Scored | None = None) -> Rankings:
+    """Return the batch of a preference objective; labels take the dtype of the log-probabilities."""
+    said = {f.name: getattr(scored, f.name) for f in fields(scored)}
+    if mismatched is not None:
+        said["mismatched_log_probs"] = mismatched.log_probs
+        said["mismatched_ref_log_probs"] = mismatched.ref_log_probs
+    return Rankings(**said, lengths=candidates.lengths, **_labels(candidates, scored.log_probs.dtype))
+
+
+def scores(candidates: Candidates, given: Tensor) -> Scores:
+    """Return the batch of a reward-model objective for the scores ``given [runs, rows, k]``."""
+    labels = _labels(candidates, given.dtype)
+    return Scores(given, **{name: x for name, x in labels.items() if name in _OF_SCORES})
+
+
+def _labels(candidates: Candidates, dtype: torch.dtype) -> dict[str, Any]:
+    found = {name: getattr(candidates, name) for name in _LABELS}
+    return {name: x.to(dtype) if x.is_floating_point() else x for name, x in found.items() if x is not None}
