@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlhf_lab.errors import LabError, did_you_mean
-from rlhf_lab.study import bootstrap, statistics, verdicts
+from rlhf_lab.study import bootstrap, forms, statistics, verdicts
 from rlhf_lab.study.results import ArmResult, Results, matches, scored, selected
-from rlhf_lab.study.schema import Best, Conclusion, Figure, Level, Order, Study
+from rlhf_lab.study.schema import Best, Conclusion, Figure, Form, Level, Order, Study
 from rlhf_lab.study.verdicts import FEWEST, Finding
 
 __all__ = ["Finding", "check_names", "check_quantities", "evaluate"]
@@ -35,6 +35,10 @@ def check_quantities(study: Study, arm: ArmResult, arms: Sequence[str]) -> None:
     """
     known = Results("", scored(study, [arm]), (arm,), {})
     for conclusion in study.conclusions:
+        if isinstance(conclusion, Form):
+            if conclusion.arm == arm.name:
+                forms.judge(known, conclusion)
+            continue
         verdicts.quantity_of(known, conclusion)
         if isinstance(conclusion, Order | Best):
             verdicts.direction_of(known, conclusion)
@@ -67,6 +71,8 @@ def evaluate(results: Results) -> list[Finding]:
             findings.append(verdicts.level(results, conclusion))
         elif isinstance(conclusion, Best):
             findings.append(verdicts.best(results, conclusion))
+        elif isinstance(conclusion, Form):
+            findings.append(forms.judge(results, conclusion))
         else:
             findings.append(verdicts.share(results, conclusion))
     return findings
@@ -111,7 +117,7 @@ def _lacking(results: Results, conclusion: Conclusion) -> list[str]:
 
 def _check_curve(where: str, figure: Figure, arm: ArmResult) -> None:
     hint = f"A curve's first arm must have it; where only others do, leave this one out: arms: ['!{arm.name}']"
-    for name, known in ((figure.y, arm.curves), (figure.x, arm.x)):
+    for name, known in ((figure.y, arm.curves), (figure.x, {**arm.x, **arm.curves})):
         if name not in known:
             raise LabError(
                 f"{where} shows {name!r}, which arm {arm.name!r} does not record. {did_you_mean(name, known)} {hint}"

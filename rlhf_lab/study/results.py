@@ -38,13 +38,15 @@ class ArmResult:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
 
+    def curve(self, metric: str) -> Array:
+        """Return ``[points, seeds]``: a recorded metric, NaN for failed seeds; ``LabError`` where there is none."""
+        if metric not in self.curves:
+            raise LabError(f"arm {self.name!r} has no metric {metric!r}. {did_you_mean(metric, self.curves)}")
+        return np.where(self.failed, np.nan, self.curves[metric]) if len(self.failed) else self.curves[metric]
+
     def score(self, score: Score) -> Array:
         """Return ``[seeds]``: the score of each seed. A failed seed is NaN."""
-        if score.metric not in self.curves:
-            raise LabError(
-                f"arm {self.name!r} has no metric {score.metric!r}. {did_you_mean(score.metric, self.curves)}"
-            )
-        curve = self.curves[score.metric]
+        curve = self.curve(score.metric)
         points = len(curve)
         if score.at == "first":
             part = curve[:1]
@@ -58,8 +60,7 @@ class ArmResult:
         defined = ~np.isnan(part)
         count = defined.sum(axis=0)
         value = np.where(defined, part, 0).sum(axis=0) / np.maximum(count, 1)
-        failed = self.failed if len(self.failed) else np.zeros(len(self.seeds), dtype=np.bool_)
-        return np.where(failed | (count == 0), np.nan, value)
+        return np.where(count == 0, np.nan, value)
 
 
 USUAL_SCORES: Final = ("exact_return", "episode_return", "value_error")

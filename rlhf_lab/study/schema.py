@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["MEASURES", "Best", "Conclusion", "Figure", "Level", "Order", "Score", "Share", "Study"]
+__all__ = ["MEASURES", "Best", "Conclusion", "Figure", "Form", "Level", "Order", "Score", "Share", "Study"]
 
 MEASURES = {
     "learning_curve": "what the trainer reports at each recorded point, and the exact return where the world allows it",
@@ -62,7 +62,8 @@ class Figure(_Model):
     y: str = Field(description="metric (curve), or score or exact quantity (sweep, frontier)")
     x: str = Field(
         default="steps",
-        description="steps, episodes or iteration (curve); dotted parameter (sweep); quantity (frontier)",
+        description="steps, episodes, iteration or a metric, then at its mean over seeds (curve); dotted parameter "
+        "(sweep); quantity (frontier)",
     )
     series: str | None = Field(
         default=None, description="dotted parameter that tells lines apart; default: one per arm"
@@ -131,7 +132,23 @@ class Share(_Conclusion):
     quantity: str | None = None
 
 
-Conclusion = Annotated[Order | Level | Best | Share, Field(discriminator="kind")]
+class Form(_Conclusion):
+    """Along an arm's training, one metric follows another in a published form, fitted to each seed by least squares."""
+
+    kind: Literal["form"]
+    arm: str
+    y: str = Field(description="the metric that is explained, 0 where x is 0")
+    x: str = Field(description="the metric that explains it, not negative")
+    form: Literal["d (a - b d)", "d (a - b log d)"] = Field(description="of y, where d is x")
+    r2: float = Field(default=0.9, gt=0, lt=1, description="share of y's squared deviations that the form must explain")
+
+    @property
+    def quantity(self) -> str:
+        """What is explained."""
+        return self.y
+
+
+Conclusion = Annotated[Order | Level | Best | Share | Form, Field(discriminator="kind")]
 
 
 class Study(_Model):

@@ -42,13 +42,12 @@ def lines_of(results: Results, figure: Figure) -> list[Line]:
 def _curves(results: Results, figure: Figure, arms: list[ArmResult]) -> list[Line]:
     lines = []
     for arm in arms:
-        if figure.y not in arm.curves or figure.x not in arm.x:
+        x = _axis(arm, figure.x)
+        if figure.y not in arm.curves or x is None:
             continue
-        curve = arm.curves[figure.y]
-        if len(arm.failed):
-            curve = np.where(arm.failed, np.nan, curve)
+        curve = arm.curve(figure.y)
         keep = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _POINTS)).round().astype(int))
-        curve, x = curve[keep], arm.x[figure.x][keep]
+        curve, x = curve[keep], x[keep]
         value, low, high = bootstrap.band(curve, figure.statistic, resamples=500)
         defined = np.isfinite(value)
         tone = parameter_of(arm, figure.series) if figure.series else arm.name
@@ -66,13 +65,23 @@ def _curves(results: Results, figure: Figure, arms: list[ArmResult]) -> list[Lin
             lines.append(line)
     if not lines:
         metrics = {metric for arm in arms for metric in arm.curves}
-        axes = {axis for arm in arms for axis in arm.x}
+        axes = {axis for arm in arms for axis in arm.x} | metrics
         if figure.y in metrics and figure.x not in axes:
             raise LabError(f"a figure has x: {figure.x!r}, which is not recorded. {did_you_mean(figure.x, axes)}")
         raise LabError(f"a figure shows {figure.y!r}, which no arm has recorded. {did_you_mean(figure.y, metrics)}")
     if figure.series is None and len(lines) > MOST_SERIES:
         lines = _along_a_scale(lines, arms)
     return lines
+
+
+def _axis(arm: ArmResult, name: str) -> Array | None:
+    """Return ``[points]``: a count, or a recorded metric's mean over seeds; None where the arm has neither."""
+    if name in arm.x or name not in arm.curves:
+        return arm.x.get(name)
+    curve = arm.curve(name)
+    known = np.isfinite(curve)
+    counts = known.sum(axis=1)
+    return np.where(counts, np.where(known, curve, 0).sum(axis=1) / np.maximum(counts, 1), np.nan)
 
 
 def _sweep(results: Results, figure: Figure, arms: list[ArmResult]) -> list[Line]:
