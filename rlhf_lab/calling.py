@@ -74,8 +74,11 @@ class Aggregator(Called, Protocol):
 
 
 def restrict(batch: AnyBatch, component: Called) -> AnyBatch:
-    """Return the batch with None for every optional field that the component does not need."""
-    kept = component.needs() | {"state"}
+    """Return the batch with None for every optional field that the component does not need.
+
+    Masks stay: what does not count is nobody's choice.
+    """
+    kept = component.needs() | {"state", "valid"}
     left_out = {f.name: None for f in fields(batch) if f.default is None and f.name not in kept}
     return unchecked(batch, left_out)
 

@@ -193,21 +193,36 @@ class Controller(Component):
 
 
 class PreferenceObjective(Component):
-    """A loss on ranked, labelled or scored responses, to be minimised."""
+    """A loss on ranked, labelled or scored responses, to be minimised.
+
+    ``max_candidates`` is how many responses to a prompt it takes: 2 = pairs and nothing else, None = any number.
+    """
 
     role = "preference"
     scope: ClassVar[Scope] = "item"
     max_candidates: ClassVar[int | None] = None
+
+    def most_candidates(self) -> int | None:
+        """Return ``max_candidates`` of this instance; override where that depends on parameters."""
+        return type(self).max_candidates
 
     @abstractmethod
     def __call__(self, batch: Rankings) -> Loss: ...
 
 
 class RewardObjective(Component):
-    """A loss on a reward model's scores, to be minimised."""
+    """A loss on a reward model's scores, to be minimised.
+
+    ``max_candidates`` is how many responses to a prompt it takes: 2 = pairs and nothing else, None = any number.
+    """
 
     role = "reward_model"
     scope: ClassVar[Scope] = "item"
+    max_candidates: ClassVar[int | None] = None
+
+    def most_candidates(self) -> int | None:
+        """Return ``max_candidates`` of this instance; override where that depends on parameters."""
+        return type(self).max_candidates
 
     @abstractmethod
     def __call__(self, batch: Scores) -> Loss: ...
