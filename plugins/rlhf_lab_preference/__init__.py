@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from rlhf_lab import hookimpl
 from rlhf_lab.components import Component
+from rlhf_lab_preference.bradley_terry import BradleyTerry
+from rlhf_lab_preference.plackett_luce import PlackettLuce
 
-__all__: list[str] = []
+__all__ = [
+    "BradleyTerry",
+    "PlackettLuce",
+    "rlhf_lab_components",
+]
 
 
 @hookimpl
 def rlhf_lab_components() -> list[type[Component]]:
     """Return the components of this plugin."""
-    return []
+    return [
+        *(BradleyTerry, PlackettLuce),
+    ]
