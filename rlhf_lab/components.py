@@ -133,7 +133,19 @@ class AdvantageNormalizer(Component):
     def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages: ...
 
 
-class PolicyObjective(Component):
+class _Objective(Component):
+    """What losses that train a policy or a reward model share: they may keep a state from step to step."""
+
+    def initial_state(self) -> dict[str, Tensor]:
+        """Return a stateful loss's state before the first step; the runner passes it as ``batch.state``."""
+        return {}
+
+    def next_state(self, state: Mapping[str, Tensor], metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the state after a batch, from the reduced metrics of the last epoch over it. Pure."""
+        return dict(state)
+
+
+class PolicyObjective(_Objective):
     """A policy loss per step, to be minimised.
 
     ``aggregations`` names those under which it is what its paper defines, the usual one first; another warns.
@@ -144,14 +156,6 @@ class PolicyObjective(Component):
 
     @abstractmethod
     def __call__(self, batch: PolicyBatch) -> Loss: ...
-
-    def initial_state(self) -> dict[str, Tensor]:
-        """Return a stateful loss's state before the first step; the runner passes it as ``batch.state``."""
-        return {}
-
-    def next_state(self, state: Mapping[str, Tensor], metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the state after a batch, from the reduced metrics of the last epoch over it. Pure."""
-        return dict(state)
 
 
 class ValueObjective(Component):
@@ -192,7 +196,7 @@ class Controller(Component):
     def __call__(self, coefficient: Tensor, observed: Tensor) -> Tensor: ...
 
 
-class PreferenceObjective(Component):
+class PreferenceObjective(_Objective):
     """A loss on ranked, labelled or scored responses, to be minimised.
 
     ``max_candidates`` is how many responses to a prompt it takes: 2 = pairs and nothing else, None = any number.
@@ -210,7 +214,7 @@ class PreferenceObjective(Component):
     def __call__(self, batch: Rankings) -> Loss: ...
 
 
-class RewardObjective(Component):
+class RewardObjective(_Objective):
     """A loss on a reward model's scores, to be minimised.
 
     ``max_candidates`` is how many responses to a prompt it takes: 2 = pairs and nothing else, None = any number.

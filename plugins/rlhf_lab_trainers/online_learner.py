@@ -22,6 +22,8 @@ from rlhf_lab.training.step import (
     from_state,
     largest_output,
     make_actor,
+    make_environment,
+    mean_metrics,
     per_run,
     per_run_all,
 )
@@ -48,7 +50,7 @@ class OnlineLearner:
         self.options = options
         self.components: Mapping[str, Any] = setup.components
         self.streams = setup.streams
-        self.environment = setup.environment.build(setup.runs, options.envs, setup.streams["environment"])
+        self.environment = make_environment(setup, options.envs)
         if options.group_size and _starts_vary(self.environment):
             raise LabError(
                 f"trainer.group_size: episodes of environment {setup.environment.name!r} may start in several states, "
@@ -169,9 +171,9 @@ class OnlineLearner:
             self.updates += 1
             epochs[update // self.options.minibatches].append(metrics)
         if self.loss_state:
-            new = self.components["objective"].next_state(self.loss_state, _mean(epochs[-1]))
+            new = self.components["objective"].next_state(self.loss_state, mean_metrics(epochs[-1]))
             self.loss_state = {k: torch.where(self.alive, v, self.loss_state[k]) for k, v in new.items()}
-        return _mean([metrics for epoch in epochs for metrics in epoch])
+        return mean_metrics([metrics for epoch in epochs for metrics in epoch])
 
     def _minibatches(self, batch: Batch) -> Iterator[tuple[Samples, Mapping[str, Tensor]]]:
         if self.options.minibatches == 1:
@@ -269,13 +271,6 @@ class OnlineLearner:
         self.loss_state = from_state("loss", state)
         self.kl_coef = state["kl_coef"]
         self.iteration, self.updates = state["counters"].tolist()
-
-
-def _mean(points: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of each metric over the optimiser steps that had data."""
-    if len(points) == 1:
-        return points[0]
-    return {name: torch.stack([point[name] for point in points]).nanmean(0) for name in points[0]}
 
 
 def _divergence(kl: Any, evaluation: Evaluation, valid: Tensor, old_log_probs: Tensor | None = None) -> Tensor:

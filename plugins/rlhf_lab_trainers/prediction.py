@@ -14,7 +14,15 @@ from rlhf_lab.components import Component, Optimizer, Trainer
 from rlhf_lab.training.episodes import EpisodeMeter
 from rlhf_lab.training.protocols import Setup, Size
 from rlhf_lab.training.samples import Samples
-from rlhf_lab.training.step import GuardedOptimizer, as_state, from_state, largest_output, make_actor, per_run
+from rlhf_lab.training.step import (
+    GuardedOptimizer,
+    as_state,
+    from_state,
+    largest_output,
+    make_actor,
+    make_environment,
+    per_run,
+)
 from rlhf_lab.types import Trajectories, ValueBatch
 
 __all__ = ["Prediction", "PredictionLearner"]
@@ -72,7 +80,7 @@ class PredictionLearner:
 
     def __init__(self, options: Prediction, setup: Setup) -> None:
         self.components: Mapping[str, Any] = setup.components
-        self.environment = setup.environment.build(setup.runs, 1, setup.streams["environment"])
+        self.environment = make_environment(setup, 1)
         self.actor: Any = make_actor(setup, self.environment.spaces)
         self.optimizer = GuardedOptimizer(self.components["optimizer"].build(self.actor), setup.runs)
         self.window: int | None = None

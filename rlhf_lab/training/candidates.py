@@ -81,19 +81,22 @@ _LABELS = ("valid", "desirable", "targets", "gains", "ranks", "preference_prob",
 _OF_SCORES = frozenset(f.name for f in fields(Scores))
 
 
-def rankings(candidates: Candidates, scored: Scored, mismatched: Scored | None = None) -> Rankings:
-    """Return the batch of a preference objective; labels take the dtype of the log-probabilities."""
+def rankings(candidates: Candidates, scored: Scored, mismatched: Scored | None = None, **given: Any) -> Rankings:
+    """Return the batch of a preference objective; labels take the dtype of the log-probabilities.
+
+    ``given`` are the fields that only a loop can fill: ``uniforms`` and ``state``.
+    """
     said = {f.name: getattr(scored, f.name) for f in fields(scored)}
     if mismatched is not None:
         said["mismatched_log_probs"] = mismatched.log_probs
         said["mismatched_ref_log_probs"] = mismatched.ref_log_probs
-    return Rankings(**said, lengths=candidates.lengths, **_labels(candidates, scored.log_probs.dtype))
+    return Rankings(**said, lengths=candidates.lengths, **_labels(candidates, scored.log_probs.dtype), **given)
 
 
-def scores(candidates: Candidates, given: Tensor) -> Scores:
-    """Return the batch of a reward-model objective for the scores ``given [runs, rows, k]``."""
-    labels = _labels(candidates, given.dtype)
-    return Scores(given, **{name: x for name, x in labels.items() if name in _OF_SCORES})
+def scores(candidates: Candidates, said: Tensor, **given: Any) -> Scores:
+    """Return the batch of a reward-model objective for the scores ``said [runs, rows, k]``; ``given`` as above."""
+    labels = _labels(candidates, said.dtype)
+    return Scores(said, **{name: x for name, x in labels.items() if name in _OF_SCORES}, **given)
 
 
 def _labels(candidates: Candidates, dtype: torch.dtype) -> dict[str, Any]:

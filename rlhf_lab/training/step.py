@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rlhf_lab.calling import apply
 from rlhf_lab.components import Aggregation
 from rlhf_lab.errors import LabError
-from rlhf_lab.training.protocols import Actor, Setup, Spaces
+from rlhf_lab.training.protocols import Actor, BuiltEnvironment, Setup, Spaces
 from rlhf_lab.training.samples import Samples
 from rlhf_lab.types import Loss, clean
 
@@ -27,12 +27,23 @@ __all__ = [
     "from_state",
     "largest_output",
     "make_actor",
+    "make_environment",
+    "mean_metrics",
     "per_run",
     "per_run_all",
+    "shares",
 ]
 
 DIVERGED: Final = 1e12  # a weight or output beyond this is no learning any more; such a run is frozen, not averaged
 SUSPICIOUS: Final = 1e3  # norm of weights below which ten layers of them do not overflow float32
+
+
+def make_environment(setup: Setup, envs: int) -> BuiltEnvironment:
+    """Return the setup's environment, which takes over what earlier stages have learned where it can."""
+    environment = setup.environment.build(setup.runs, envs, setup.streams["environment"])
+    if setup.parameters and hasattr(environment, "adopt"):
+        environment.adopt(setup.parameters)
+    return environment
 
 
 def make_actor(setup: Setup, spaces: Spaces) -> Actor:
@@ -116,6 +127,18 @@ class Reduction:
             return weights, weights
         raw = answer.weights if own is None else answer.weights * own
         return weights if own is None else weights * own, _divided(raw, raw).to(dtype)
+
+
+def shares(weights: Tensor) -> Tensor:
+    """Return ``weights [runs, ...]`` divided by their sum over the run; all 0 where nothing weighs anything."""
+    return _divided(weights, weights)
+
+
+def mean_metrics(points: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean ``[runs]`` of each metric over the optimiser steps for which it is defined."""
+    if len(points) == 1:
+        return dict(points[0])
+    return {name: torch.stack([point[name] for point in points]).nanmean(0) for name in points[0]}
 
 
 def _divided(x: Tensor, parts: Tensor) -> Tensor:
