@@ -160,6 +160,14 @@ class Rankings(Batch):
     uniforms: Tensor | None = optional("float", "row")
     state: Mapping[str, Tensor] | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_probability(self)
+        if self.lengths is not None:
+            empty = self.lengths < 1
+            if true_somewhere(empty if self.valid is None else empty & self.valid):
+                raise BatchError("Rankings.lengths: a valid response has no token; leave it out, or mark it invalid")
+
 
 @dataclass(frozen=True, eq=False)
 class Scores(Batch):
@@ -178,6 +186,17 @@ class Scores(Batch):
     weights: Tensor | None = optional("float", "row")
     uniforms: Tensor | None = optional("float", "row")
     state: Mapping[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_probability(self)
+
+
+def _check_probability(batch: Rankings | Scores) -> None:
+    chance = batch.preference_prob
+    if chance is not None and true_somewhere((chance < 0) | (chance > 1)):
+        found = f"from {float(chance.min()):g} to {float(chance.max()):g}"
+        raise BatchError(f"{type(batch).__name__}.preference_prob: expected numbers from 0 to 1, found {found}")
 
 
 @dataclass(frozen=True, eq=False)
