@@ -1,4 +1,4 @@
-"""What all actors share: acting, evaluating samples, and the frozen reference policy.
+"""What all actors share: acting, evaluating samples, scoring whole responses, and the frozen reference policy.
 
 Requirements this file meets:
 - every parameter has a leading run axis and every operation keeps it, so that runs never mix;
@@ -18,10 +18,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rlhf_lab.components import Policy
+from rlhf_lab.errors import LabError
+from rlhf_lab.training.candidates import Candidates, Scored
 from rlhf_lab.training.protocols import Evaluation, Spaces
 from rlhf_lab.training.samples import Samples
 from rlhf_lab.types import clean
 from rlhf_lab_policies.distributions import Categorical, DiagonalGaussian
+from rlhf_lab_policies.scoring import Responses
 
 __all__ = ["Distribution", "StackedActor", "StackedPolicy", "Weights", "encode", "encoding"]
 
@@ -34,7 +37,10 @@ _REFERENCE: Final = "reference_"
 class StackedPolicy(Policy):
     """Base of the policies here: an optional critic, and what follows for the batches."""
 
-    provides = frozenset({"log_probs", "target_log_probs", "ref_log_probs", "entropy", "score_norms"})
+    provides = frozenset(
+        {"log_probs", "target_log_probs", "ref_log_probs", "entropy", "score_norms"}
+        | {"token_log_probs", "token_ref_log_probs", "token_valid", "token_kl"}  # of rankings
+    )
     critic: bool = Field(default=True, description="also learn state values V(s)")
 
     def gives(self) -> frozenset[str]:
@@ -45,13 +51,15 @@ class StackedPolicy(Policy):
 class StackedActor(nn.Module, ABC):
     """A policy with weights ``[runs, ...]`` by name; the names of a critic's own weights begin with ``critic``.
 
+    ``states`` is how many states a finite world has, None where observations are vectors.
     ``block``: where products of matrices are summed over rows, samples are evaluated in multiples of so many rows.
     """
 
     block: ClassVar[int] = 1
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, states: int | None) -> None:
         super().__init__()
+        self._states = states
         for name, value in weights.items():
             self.register_parameter(name, nn.Parameter(value))
 
@@ -138,6 +146,55 @@ class StackedActor(nn.Module, ABC):
             action_log_probs=by_row(current.action_log_probs),
             ref_action_log_probs=by_row(reference.action_log_probs),
         )
+
+    def score(self, candidates: Candidates, fields: frozenset[str] = frozenset()) -> Scored:
+        """Return log π(y|x) = Σ_t log π(y_t | x, y_<t) over the counted tokens of each response, with gradients.
+
+        ``token_kl`` is Σ_t KL(π_ref ‖ π) at the prefixes of the response. What the reference says has no gradient and
+        is None before ``keep_reference``. Raises ``LabError`` for candidates that are not token sequences.
+        """
+        responses = Responses(candidates, self._states)
+        current = self._table(self.weights, responses)
+        by_token = responses.of_tokens(current)
+        scored = Scored(
+            by_token.sum(dim=1),
+            token_log_probs=by_token.movedim(1, -1) if "token_log_probs" in fields else None,
+            token_valid=responses.counted if "token_valid" in fields else None,
+        )
+        kept = self.reference
+        if kept is None:
+            return scored
+        with torch.no_grad():
+            reference = self._table(kept, responses)
+            ref_by_token = responses.of_tokens(reference)
+        divergence = None
+        if "token_kl" in fields:
+            divergence = responses.of_steps((reference.exp() * (reference - current)).sum(dim=-1)).sum(dim=1)
+        return replace(
+            scored,
+            ref_log_probs=ref_by_token.sum(dim=1),
+            token_ref_log_probs=ref_by_token.movedim(1, -1) if "token_ref_log_probs" in fields else None,
+            token_kl=divergence,
+        )
+
+    def rewards(self, candidates: Candidates) -> Tensor:
+        """Return r(x, y) = Σ_t z(y_t | x, y_<t), the sums of the counted tokens' preferences, ``[runs, rows, k]``.
+
+        The preferences z are those before the softmax, so that as rewards the weights are as free as the policy's
+        family is. Raises ``LabError`` where the policy has none, or the candidates are not token sequences.
+        """
+        responses = Responses(candidates, self._states)
+        logits = self._distribution(self.weights, responses.states, None).logits
+        if logits is None:
+            raise LabError("rewards: this policy has no preference for each action; use one with discrete actions")
+        return responses.of_tokens(logits).sum(dim=1)
+
+    def _table(self, weights: Weights, responses: Responses) -> Tensor:
+        """Return the log-probabilities of all actions in the states that ``responses`` ask for."""
+        log_probs = self._distribution(weights, responses.states, None).action_log_probs
+        if log_probs is None:
+            raise LabError("score: this policy's actions are continuous; use one with discrete actions")
+        return log_probs
 
     def score_norms(self, samples: Samples) -> Tensor:
         """Return ‖∇_θ log π(a|s)‖² over the policy's weights θ for every step ``[runs, rows, t]``, without gradient."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rlhf_lab.types import BatchError
-from rlhf_lab_policies.stacked import BLOCK
+from rlhf_lab_policies.stacked import BLOCK, take
 
 __all__ = ["Categorical", "DiagonalGaussian", "TabulatedCategorical"]
 
@@ -23,9 +23,15 @@ class Categorical:
     Shapes: log-probabilities and ``mask`` ``[runs, n, actions]``, actions and uniforms ``[runs, n]``.
     """
 
-    def __init__(self, log_probs: Tensor, mask: Tensor | None = None) -> None:
+    def __init__(self, log_probs: Tensor, mask: Tensor | None = None, logits: Tensor | None = None) -> None:
         self._log_probs = log_probs  # normalised; -inf where not ``mask``
         self._mask = mask
+        self._logits = logits
+
+    @property
+    def logits(self) -> Tensor | None:
+        """The preferences z of all actions ``[runs, n, actions]`` as they were given; None where none were."""
+        return self._logits
 
     @property
     def action_log_probs(self) -> Tensor:
@@ -39,14 +45,14 @@ class Categorical:
         Raises ``BatchError`` for a mask of another shape and for a row without a legal action.
         """
         if mask is None:
-            return cls(_log_softmax(logits))
+            return cls(_log_softmax(logits), logits=logits)
         if mask.shape != logits.shape or mask.dtype != torch.bool:
             raise BatchError(f"mask: expected bool {list(logits.shape)}, found {mask.dtype} {list(mask.shape)}")
         stuck = ~mask.any(dim=-1)
         if bool(stuck.any()):
             run, row = stuck.nonzero()[0].tolist()
             raise BatchError(f"mask: run {run}, row {row} has no legal action; one action at least must be True")
-        return cls(torch.log_softmax(logits.masked_fill(~mask, -math.inf), dim=-1), mask)
+        return cls(torch.log_softmax(logits.masked_fill(~mask, -math.inf), dim=-1), mask, logits)
 
     def sample(self, uniforms: Tensor) -> Tensor:
         """Return the first action whose cumulative probability exceeds ``uniforms`` in [0, 1).
@@ -85,8 +91,14 @@ class TabulatedCategorical(Categorical):
 
     def __init__(self, logits: Tensor, states: Tensor) -> None:
         self._table = torch.log_softmax(logits.mT, dim=1)  # [runs, actions, states], see ``_log_softmax``
+        self._of_states = logits
         self._states = states
         self._mask = None
+
+    @property
+    def logits(self) -> Tensor:
+        """The preferences z of all actions ``[runs, n, actions]``."""
+        return take(self._of_states, self._states)
 
     @property
     def action_log_probs(self) -> Tensor:
@@ -122,7 +134,8 @@ class DiagonalGaussian:
     Shapes: ``mean``, actions and uniforms ``[runs, n, size]``, ``log_std [runs, 1, size]``.
     """
 
-    action_log_probs: None = None  # no finite set of actions
+    action_log_probs: None = None  # no finite set of actions, so no preferences for each of them either
+    logits: None = None
 
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self.mean = mean

@@ -15,7 +15,7 @@ from rlhf_lab_policies.actor import StackedActor, StackedPolicy, Weights, encode
 from rlhf_lab_policies.distributions import Categorical
 from rlhf_lab_policies.stacked import BLOCK, affine
 
-__all__ = ["LinearSoftmax"]
+__all__ = ["LinearActor", "LinearSoftmax"]
 
 
 class LinearSoftmax(StackedPolicy):
@@ -53,16 +53,20 @@ class LinearSoftmax(StackedPolicy):
                 )
             theta += torch.tensor(self.initial).view(shape)
         critic = {"critic": torch.zeros(runs, size)} if self.critic else {}
-        return _LinearActor({"theta": theta, **critic}, features, by_action)
+        return LinearActor({"theta": theta, **critic}, spaces.states, features, by_action)
 
 
-class _LinearActor(StackedActor):
+class LinearActor(StackedActor):
+    """Preferences linear in features of states, or of states and actions; weights ``theta`` and perhaps ``critic``."""
+
     block = BLOCK
     features: Tensor | None  # [states, d]
     action_features: Tensor | None  # [states, actions, d]
 
-    def __init__(self, weights: Weights, features: Tensor | None, action_features: Tensor | None) -> None:
-        super().__init__(weights)
+    def __init__(
+        self, weights: Weights, states: int | None, features: Tensor | None, action_features: Tensor | None
+    ) -> None:
+        super().__init__(weights, states)
         dtype = weights["theta"].dtype
         self.register_buffer("features", features, persistent=False)
         self.register_buffer(

@@ -69,7 +69,8 @@ class MLP(StackedPolicy):
         if spaces.actions == 0:
             weights["actor_log_std"] = torch.zeros(runs, 1, spaces.action_size)
         dtype = torch.get_default_dtype()
-        return _MLPActor({k: w.to(dtype) for k, w in weights.items()}, features, actor, critic, self.activation)
+        weights = {name: weight.to(dtype) for name, weight in weights.items()}
+        return _MLPActor(weights, spaces.states, features, actor, critic, self.activation)
 
     def _layers(self, network: str) -> Layers:
         """Return the names of a network's layers; those of a shared trunk are the same for both networks."""
@@ -82,9 +83,15 @@ class _MLPActor(StackedActor):
     features: Tensor | None  # [states, d] of a finite world
 
     def __init__(
-        self, weights: Weights, features: Tensor | None, actor: Layers, critic: Layers, activation: Activation
+        self,
+        weights: Weights,
+        states: int | None,
+        features: Tensor | None,
+        actor: Layers,
+        critic: Layers,
+        activation: Activation,
     ) -> None:
-        super().__init__(weights)
+        super().__init__(weights, states)
         self.register_buffer("features", features, persistent=False)
         self._actor = actor
         self._critic = critic

@@ -15,7 +15,7 @@ from rlhf_lab_policies.actor import StackedActor, StackedPolicy, Weights
 from rlhf_lab_policies.distributions import Categorical, TabulatedCategorical
 from rlhf_lab_policies.stacked import take
 
-__all__ = ["TabularSoftmax"]
+__all__ = ["TabularActor", "TabularSoftmax"]
 
 _FEW_STATES: Final = 256  # up to here normalising every state costs little, even where few of them are asked for
 
@@ -51,10 +51,12 @@ class TabularSoftmax(StackedPolicy):
                 )
             logits += torch.tensor(self.initial)
         critic = {"critic": torch.zeros(runs, spaces.states)} if self.critic else {}
-        return _TabularActor({"logits": logits, **critic})
+        return TabularActor({"logits": logits, **critic}, spaces.states)
 
 
-class _TabularActor(StackedActor):
+class TabularActor(StackedActor):
+    """One logit per state and action, and one value per state: weights ``logits`` and perhaps ``critic``."""
+
     def _distribution(self, weights: Weights, observations: Tensor, mask: Tensor | None) -> Categorical:
         logits = weights["logits"]
         # Not by the number of rows, which grows with other runs' episodes: the two ways differ in their last bits.
