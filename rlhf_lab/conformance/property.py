@@ -103,7 +103,8 @@ def expect_equal(
     """Raise ``Violation`` at the first number that differs; ``where`` says which count, ``note`` qualifies what is due.
 
     Both map a symbol to a tensor; symbols that are not ``expected`` are not compared. Differences up to ``tolerance``
-    times the largest number of the tensor (at least 1) are rounding.
+    times the largest number of the tensor (at least 1) are rounding. One number for a whole row, where ``where`` tells
+    of each of its candidates, counts where any of them does.
     """
     for symbol, due in expected.items():
         if symbol not in got:
@@ -112,10 +113,11 @@ def expect_equal(
         due = due.to(torch.float64)
         if found.shape != due.shape:
             raise Violation(f"{symbol} of shape {list(found.shape)}", f"shape {list(due.shape)}{_of(note)}")
-        apart = found - due if where is None else (found - due).masked_fill(~where, 0)
+        counted = where.any(-1) if where is not None and found.ndim < where.ndim else where
+        apart = found - due if counted is None else (found - due).masked_fill(~counted, 0)
         if apart.numel() == 0 or float(apart.abs().max()) <= tolerance:
             continue  # which is so nearly always, and takes a third of the time of what follows
-        counts = torch.ones_like(found, dtype=torch.bool) if where is None else where.expand(found.shape)
+        counts = torch.ones_like(found, dtype=torch.bool) if counted is None else counted.expand(found.shape)
         finite = due[counts & due.isfinite()]
         scale = max(1.0, float(finite.abs().max())) if finite.numel() else 1.0
         same = (found == due) | ((found - due).abs() <= tolerance * scale) | (found.isnan() & due.isnan())

@@ -86,10 +86,10 @@ LAWS: Final[list[Law]] = [
             "batch-rows-independent",
             "",
             "a row gets what it would get alone",
-            f"{CONTRACT}: scope step and episode",
+            f"{CONTRACT}: scope step, item and episode",
             False,
             _rows_independent,
-            applies=_scoped("step", "episode"),
+            applies=_scoped("step", "item", "episode"),
         ),
     ),
     (

@@ -7,8 +7,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from rlhf_lab.conformance.inputs import insert_steps, map_fields
-from rlhf_lab.conformance.properties.shared import CONTRACT, MASKED, Law, expect_finite, plain
+from rlhf_lab.conformance.inputs import insert_steps, map_fields, take_rows, with_fields
+from rlhf_lab.conformance.properties.shared import CONTRACT, ITEMS, MASKED, Law, expect_finite, plain
 from rlhf_lab.conformance.property import Property, expect_equal
 from rlhf_lab.conformance.subject import Subject
 
@@ -41,7 +41,7 @@ def _padding_content(subject: Subject, case: Any) -> None:
 def _padding_width(subject: Subject, case: Any) -> None:
     before, steps = plain(subject(case)), case.valid.shape[-1]
     wider = subject(insert_steps(insert_steps(case, steps, 32.0, 2), 0, -32.0, 3))
-    inner = {symbol: x[..., 3 : 3 + steps] for symbol, x in wider.items()}
+    inner = {symbol: x[..., 3 : 3 + steps] if x.ndim == 2 else x for symbol, x in wider.items()}
     expect_equal(inner, before, case.valid, note="as without three more invalid steps at the left and two at the right")
 
 
@@ -50,13 +50,21 @@ def _invalid_steps_crossed(subject: Subject, case: Any) -> None:
     wider = case
     for position in reversed(range(1, steps)):
         wider = insert_steps(wider, position, -32.0)
-    inner = {symbol: x[..., ::2] for symbol, x in subject(wider).items()}
+    inner = {symbol: x[..., ::2] if x.ndim == 2 else x for symbol, x in subject(wider).items()}
     expect_equal(inner, before, case.valid, note="as without an invalid step between any two steps")
+
+
+def _no_mask(subject: Subject, case: Any) -> None:
+    full = case.valid.all(-1).nonzero().flatten().tolist()
+    if full:
+        found = subject(with_fields(take_rows(case, full), {"valid": None}))
+        due = {symbol: x[full] for symbol, x in subject(case).items() if symbol != "weights"}
+        expect_equal(found, due, note="as with valid = True everywhere")
 
 
 LAWS: Final[list[Law]] = [
     (
-        ("advantage", "normalizer", "objective", "value"),
+        MASKED[:-1],
         Property(
             "zero-where-invalid",
             "",
@@ -89,7 +97,7 @@ LAWS: Final[list[Law]] = [
         ),
     ),
     (
-        MASKED,
+        tuple(role for role in MASKED if role not in ITEMS),
         Property(
             "invalid-steps-crossed",
             "",
@@ -97,6 +105,28 @@ LAWS: Final[list[Law]] = [
             "verl issue 7278",
             False,
             _invalid_steps_crossed,
+        ),
+    ),
+    (
+        ITEMS,
+        Property(
+            "invalid-candidates-crossed",
+            "",
+            "invalid candidates between the valid ones of a row change nothing",
+            "sentence-transformers issue 3827",
+            False,
+            _invalid_steps_crossed,
+        ),
+    ),
+    (
+        ITEMS,
+        Property(
+            "no-mask-counts-all",
+            "",
+            "without `valid` every candidate counts",
+            CONTRACT,
+            False,
+            _no_mask,
         ),
     ),
 ]

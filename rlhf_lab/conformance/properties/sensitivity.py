@@ -8,12 +8,14 @@ import torch
 
 from rlhf_lab.components import Component
 from rlhf_lab.conformance.inputs import with_fields
-from rlhf_lab.conformance.properties.shared import ALL, Law, plain
+from rlhf_lab.conformance.properties.shared import ALL, ITEMS, Law, plain
 from rlhf_lab.conformance.property import Property, Violation, expect_equal
 from rlhf_lab.conformance.settings import alternatives
 from rlhf_lab.conformance.subject import RefusedError, Subject, UnansweredError, UnjudgedError
 
 __all__ = ["LAWS"]
+
+_WITHIN_ONE: Final = ("preference_prob", "targets")  # a probability, or what may be meant as one
 
 
 def _parameters_matter(subject: Subject, cases: list[tuple[Subject, Any]]) -> None:
@@ -62,6 +64,8 @@ def _reads(subject: Subject, case: Any, name: str) -> bool:
         return False
     numbers = torch.arange(found.numel()).view(found.shape)
     changed = (found.flip(0) + 1) * 7 if not found.is_floating_point() else found + 0.5 + 0.25 * (numbers % 3)
+    if name in _WITHIN_ONE:
+        changed = (found + 0.25 + 0.125 * (numbers % 3)) % 1
     if name == "group_ids":
         changed = torch.zeros_like(found) if bool((found != found[0]).any()) else numbers
     try:
@@ -99,7 +103,7 @@ LAWS: Final[list[Law]] = [
         ),
     ),
     (
-        ("advantage", "normalizer", "objective", "value"),
+        ("advantage", "normalizer", "objective", "value", *ITEMS),
         Property(
             "required-fields-matter",
             "",

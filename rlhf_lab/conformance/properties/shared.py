@@ -14,6 +14,7 @@ __all__ = [
     "ALL",
     "CONTRACT",
     "FLOATS",
+    "ITEMS",
     "MASKED",
     "ORDERLESS",
     "ROWS",
@@ -27,9 +28,10 @@ __all__ = [
 
 Law = tuple[tuple[str, ...], Property]  # the roles that it concerns, and the law for a role yet to be named
 
-MASKED: Final = ("advantage", "normalizer", "objective", "value", "aggregation")
+ITEMS: Final = ("preference", "reward_model")  # a row has candidates in place of steps, and one loss
+MASKED: Final = ("advantage", "normalizer", "objective", "value", *ITEMS, "aggregation")
 STEPWISE: Final = ("objective", "value", "kl")
-ROWS: Final = ("advantage", "normalizer", "objective", "value", "kl", "aggregation")
+ROWS: Final = ("advantage", "normalizer", "objective", "value", "kl", *ITEMS, "aggregation")
 ALL: Final = (*ROWS, "controller")
 FLOATS: Final = tuple(role for role in ALL if role != "aggregation")  # which sees masks only
 CONTRACT: Final = "contract of rlhf_lab"
