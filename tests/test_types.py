@@ -58,7 +58,7 @@ def batches() -> dict[type, dict[str, Any]]:
     """A good set of fields for every batch, with all optional ones."""
     steps = {"valid": bools("111", "110"), "ends": bools("001", "010")}
     pairs = {"valid": bools("11", "11"), "ranks": torch.tensor([[0, 1], [0, 0]]), "targets": floats(2, 2)}
-    rows = {"preference_prob": floats(2), "margins": floats(2), "weights": floats(2), "uniforms": floats(2)}
+    rows = {"preference_prob": floats(2) / 2, "margins": floats(2), "weights": floats(2), "uniforms": floats(2)}
     return {
         Advantages: {"advantages": floats(2, 3), "returns": floats(2, 3)},
         PolicyBatch: {
@@ -330,3 +330,18 @@ def test_rows_are_linked_separately_and_leading_axes_are_free() -> None:
 def test_rows_without_steps_are_linked() -> None:
     none = torch.zeros(2, 0, dtype=torch.bool)
     assert link_values(floats(2, 0), none, none, none).shape == (2, 0)
+
+
+@pytest.mark.parametrize("batch", [Rankings, Scores])
+@pytest.mark.parametrize("bad", [-0.25, 1.25])
+def test_a_preference_is_a_probability(batch: type, bad: float) -> None:
+    given = batches()[batch] | {"preference_prob": torch.tensor([0.5, bad])}
+    with pytest.raises(BatchError, match=rf"^{batch.__name__}\.preference_prob: expected numbers from 0 to 1"):
+        batch(**given)
+
+
+def test_a_response_has_a_token_unless_it_is_missing() -> None:
+    given = batches()[Rankings] | {"lengths": torch.tensor([[3, 2], [1, 0]])}
+    with pytest.raises(BatchError, match="a valid response has no token"):
+        Rankings(**given)
+    Rankings(**given | {"valid": bools("11", "10")})
