@@ -45,7 +45,7 @@ class FiniteEnv(gymnasium.Env[np.int64, np.int64]):
         self.render_mode = render_mode
         self._environment = self.component(**fields)
         world = self._environment.world()
-        states, actions, _ = world.transition.shape
+        states, actions = world.uniform_policy().shape
         self.observation_space, self.action_space = Discrete(states), Discrete(actions)
         self._tables = tabulate(world)
         self._legal = (

@@ -1,4 +1,4 @@
-"""Environments that are a transition table.
+"""Environments that are a finite world: a transition table, or another world that tells its branches.
 
 Requirements this file meets:
 - on a finite world every policy is a table, so the actor is asked once per collect, for all states, and one compiled
@@ -25,8 +25,7 @@ from rlhf_lab.training.protocols import Actor, Size, Spaces
 from rlhf_lab.training.samples import Samples
 from rlhf_lab.training.walk import DONE, NEW, Columns, PolicyTables, tabulate, walk
 from rlhf_lab.types import Trajectories
-from rlhf_lab.worlds.protocol import open_actions
-from rlhf_lab.worlds.tabular import TabularMDP
+from rlhf_lab.worlds.protocol import ExactWorld, open_actions
 
 __all__ = ["MAX_STEPS", "BuiltFinite", "FiniteWorld"]
 
@@ -35,17 +34,18 @@ _FIRST_CHUNK: Final = 32
 
 
 class BuiltFinite:
-    """``runs x envs`` episodes in progress on a tabular world; see ``BuiltEnvironment``.
+    """``runs x envs`` episodes in progress on a finite world; see ``BuiltEnvironment``.
 
     ``inputs``: ``observations`` (state numbers) and ``actions``, ``[runs, rows, t]`` int64, and ``mask
-    [runs, rows, t, actions]`` where some actions are illegal. Whole episodes come one per row, ``envs * count`` rows.
+    [runs, rows, t, actions]`` where some actions are illegal. Whole episodes come one per row, ``envs * count`` rows;
+    so many of them as ``siblings`` says, one after the other, begin in the same state.
     """
 
     resumable = True
 
     def __init__(
         self,
-        world: TabularMDP,
+        world: ExactWorld,
         runs: int,
         envs: int,
         streams: Streams,
@@ -54,9 +54,9 @@ class BuiltFinite:
         noise: float = 0.0,
         features: Tensor | None = None,
         action_features: Tensor | None = None,
+        siblings: int = 1,
     ) -> None:
-        states, actions, _ = world.transition.shape
-        self.world = world
+        states, actions = world.uniform_policy().shape
         self._legal = open_actions(world)
         self.spaces = Spaces(
             actions,
@@ -65,9 +65,9 @@ class BuiltFinite:
             action_features=action_features,
             masked=self._legal is not None,
         )
-        self._tables = tabulate(world)
+        self.move_to(world)
         self._keys = streams["steps"].keys
-        self._limit, self._noise, self._envs = limit, noise, envs
+        self._limit, self._noise, self._envs, self._siblings = limit, noise, envs, siblings
         self._observations = torch.arange(states).expand(runs, states).contiguous()
         self._mask = None if self._legal is None else self._legal.expand(runs, states, actions)
         self._state = np.full((runs, envs), NEW, dtype=np.int64)
@@ -75,7 +75,12 @@ class BuiltFinite:
         self._steps = 0  # of each row in windows so far
         self._collects = 0  # of whole episodes so far
 
-    def exact(self) -> TabularMDP:
+    def move_to(self, world: ExactWorld) -> None:
+        """Go on in a world that has the same states and actions, and pays something else."""
+        self.world = world
+        self._tables = tabulate(world)
+
+    def exact(self) -> ExactWorld:
         """Return the world itself; its rewards are means."""
         return self.world
 
@@ -102,7 +107,10 @@ class BuiltFinite:
             *[np.zeros(shape, dtype=dtype) for _ in range(4)],
             *[np.zeros(shape, dtype=np.bool_) for _ in range(3)],
         )
-        walk(self._tables, policy, self._keys, collect, first, self._limit, self._noise, collect == 0, state, age, out)
+        walk(
+            self._tables, policy, self._keys, collect, first, self._limit, self._noise, collect == 0,
+            self._siblings if collect else 1, state, age, out,
+        )  # fmt: skip
         return out
 
     def _episodes(self, policy: PolicyTables, rows: int) -> Columns:
@@ -112,7 +120,7 @@ class BuiltFinite:
         chunks: list[Columns] = []
         done = 0
         while (state != DONE).any():
-            steps = max(done, _FIRST_CHUNK)
+            steps = max(done, min(self._limit, _FIRST_CHUNK))
             chunks.append(self._walk(policy, steps, state, age, done, self._collects))
             done += steps
         longest = int(age.max())
@@ -155,7 +163,7 @@ class BuiltFinite:
 
 
 class FiniteWorld(Environment):
-    """Base of the environments that are a transition table: subclasses give ``world()``, and features if any."""
+    """Base of the environments that are a finite world: subclasses give ``world()``, and features if any."""
 
     provides = frozenset({"log_probs"})
     gamma: float = Field(default=1.0, ge=0, le=1, description="discount of the exact values; the spec's own gamma")
@@ -167,8 +175,8 @@ class FiniteWorld(Environment):
     reward_noise: float = Field(default=0.0, ge=0, description="standard deviation of Gaussian noise on each reward")
 
     @abstractmethod
-    def world(self) -> TabularMDP:
-        """Return the transition table."""
+    def world(self) -> ExactWorld:
+        """Return the world."""
 
     def step_limit(self) -> int:
         """Return the number of steps after which an episode is truncated."""

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from rlhf_lab.random import philox, uniform
-from rlhf_lab.worlds.tabular import TabularMDP
+from rlhf_lab.worlds.protocol import ExactWorld
 
 __all__ = [
     "DONE",
@@ -65,18 +65,27 @@ class Columns(NamedTuple):
     valid: Any
 
 
-def tabulate(world: TabularMDP) -> Tables:
+def tabulate(world: ExactWorld) -> Tables:
     """Return the sampling tables of ``world``."""
-    states, actions, _ = world.transition.shape
-    flat = np.asarray(world.transition).reshape(states * actions, states)
-    pair, successor = np.nonzero(flat)
-    offsets = np.searchsorted(pair, np.arange(states * actions + 1))
-    cumulative = np.cumsum(flat, axis=1)[pair, successor]
-    cumulative[offsets[1:][np.diff(offsets) > 0] - 1] = 1.0  # no rounding error may lead past the last successor
-    payoffs = np.asarray(world.reward).reshape(-1, states * actions, states)[:, pair, successor]
-    starts = np.cumsum(np.asarray(world.start))
-    starts[np.flatnonzero(np.asarray(world.start))[-1] :] = 1.0
-    return Tables(offsets, successor, cumulative, np.ascontiguousarray(payoffs), starts, np.asarray(world.terminal))
+    branches = world.branches
+    offsets, start = branches.offsets.numpy(), world.start.numpy()
+    cumulative = _cumulate(offsets, branches.probabilities.numpy())
+    payoffs = np.ascontiguousarray(branches.rewards.reshape(-1, len(cumulative)).numpy())
+    starts = np.cumsum(start)
+    starts[np.flatnonzero(start)[-1] :] = 1.0
+    return Tables(offsets, branches.successors.numpy(), cumulative, payoffs, starts, world.terminal.numpy())
+
+
+@numba.njit(cache=True)
+def _cumulate(offsets: Any, probabilities: Any) -> Any:
+    """Return the cumulative probabilities within each pair, the last one 1: no rounding may lead past it."""
+    cumulative = np.empty_like(probabilities)
+    for pair in range(len(offsets) - 1):
+        total = 0.0
+        for branch in range(offsets[pair], offsets[pair + 1]):
+            total += probabilities[branch]
+            cumulative[branch] = 1.0 if branch + 1 == offsets[pair + 1] else total
+    return cumulative
 
 
 @numba.njit(inline="always", cache=True)
@@ -110,10 +119,13 @@ def gaussian(word: Any, other: Any) -> float:
 
 @numba.njit(cache=True)
 def walk(
-    tables: Any, policy: Any, keys: Any, collect: int, first: int, limit: int, noise: float, restart: bool, state: Any,
-    age: Any, out: Any,
+    tables: Any, policy: Any, keys: Any, collect: int, first: int, limit: int, noise: float, restart: bool,
+    siblings: int, state: Any, age: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Walk every row for ``out``'s number of steps from ``state``, ``age``, which are moved on in place."""
+    """Walk every row for ``out``'s number of steps from ``state``, ``age``, which are moved on in place.
+
+    Rows come in groups of ``siblings``, which share what is drawn of their start states.
+    """
     offsets, successors, cumulative, payoffs, starts, terminal = tables
     table, probabilities, critic = policy
     states, actions, rewards, log_probs, values, next_values, terminated, truncated, valid = out
@@ -128,7 +140,7 @@ def walk(
                 if now == DONE:
                     break
                 if now == NEW:
-                    word, _, _, _ = philox(np.uint64(row), np.uint64(first + t), third, _START, k0, k1)
+                    word, _, _, _ = philox(np.uint64(row // siblings), np.uint64(first + t), third, _START, k0, k1)
                     now, taken = draw_index(starts, 0, uniform(word)), 0
                 w0, w1, w2, w3 = philox(np.uint64(row), np.uint64(first + t), third, _STEP, k0, k1)
                 action = draw_action(probabilities, run, now, uniform(w0))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.types import Trajectories
+from rlhf_lab.worlds.branches import Branches
 from rlhf_lab.worlds.protocol import Enumeration, WorldError
 
 __all__ = ["MAX_OUTCOMES", "enumerate_episodes"]
@@ -16,26 +17,17 @@ MAX_OUTCOMES: Final = 1_000_000
 
 
 def enumerate_episodes(
-    transition: Tensor,
-    reward: Tensor,
-    start: Tensor,
-    terminal: Tensor,
-    policy: Tensor,
-    horizon: int,
-    samples: int = 1,
+    branches: Branches, start: Tensor, terminal: Tensor, policy: Tensor, horizon: int, samples: int = 1
 ) -> Enumeration:
     """Return every outcome that can happen of ``samples`` episodes from one start state, sorted by start and path.
 
-    ``transition`` and ``reward [s,a,s']``, ``start`` and ``terminal [s]``, ``policy [s,a]``, all checked by the caller.
+    ``branches`` of one world, ``start`` and ``terminal [s]``, ``policy [s,a]``, all checked by the caller.
     Raises ``WorldError`` where there are more than ``MAX_OUTCOMES``.
     """
     if horizon < 1 or samples < 1:
         raise WorldError(f"enumerate: horizon and samples must be at least 1, found {horizon} and {samples}")
-    chance = policy[:, :, None] * transition.masked_fill(terminal[:, None, None], 0)
-    at_end = terminal.nonzero()[:, 0]
-    chance[at_end, 0, at_end] = 1  # an ended episode waits where it is
-    source, action, target = edges = chance.nonzero(as_tuple=True)
-    probability, degree = chance[edges], torch.bincount(source, minlength=len(start))
+    source, action, target, probability, gain = _edges(branches, terminal, policy)
+    degree = torch.bincount(source, minlength=len(start))
     first = degree.cumsum(0) - degree  # edges are sorted by source
 
     state = start.nonzero()[:, 0]
@@ -54,7 +46,6 @@ def enumerate_episodes(
 
     valid = ~terminal[source]
     terminated = valid & terminal[target]
-    gain = reward[edges].masked_fill(~valid, 0)
     log_prob = policy[source, action].masked_fill(~valid, 1).log()
     truncated = torch.zeros_like(path, dtype=torch.bool)
     truncated[..., -1] = (valid & ~terminated)[path[..., -1]]
@@ -69,6 +60,30 @@ def enumerate_episodes(
     )
     states = torch.cat([source[path], target[path[..., -1:]]], dim=-1)
     return Enumeration(trajectories, states, action[path], probabilities)
+
+
+def _edges(branches: Branches, terminal: Tensor, policy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return state, action, following state, probability and reward of all that can happen, sorted by state.
+
+    An ended episode waits where it is.
+    """
+    pair, actions = branches.pairs, policy.shape[1]
+    source, action = pair // actions, pair % actions
+    chance = policy[source, action] * branches.probabilities
+    kept = ((chance > 0) & ~terminal[source]).nonzero()[:, 0]
+    at_end = terminal.nonzero()[:, 0]
+    waits = torch.zeros_like(at_end)
+    columns = [
+        (source[kept], at_end),
+        (action[kept], waits),
+        (branches.successors[kept], at_end),
+        (chance[kept], torch.ones_like(at_end, dtype=chance.dtype)),
+        (branches.rewards[kept], torch.zeros_like(at_end, dtype=chance.dtype)),
+    ]
+    found = [torch.cat(column) for column in columns]
+    order = found[0].argsort(stable=True)
+    source, action, target, probability, reward = (x[order] for x in found)
+    return source, action, target, probability, reward
 
 
 def _bounded(outcomes: int, horizon: int, samples: int) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
 from rlhf_lab.types import Trajectories, clean
+from rlhf_lab.worlds.branches import Branches
 
 __all__ = ["Enumeration", "ExactWorld", "WorldError", "open_actions"]
 
@@ -72,6 +73,15 @@ class ExactWorld(Protocol):
     @property
     def legal(self) -> Tensor | None:
         """Which actions are legal, bool ``[s,a]``; None where all are."""
+        ...
+
+    @property
+    def branches(self) -> Branches:
+        """What may follow each state and action, from which episodes are drawn."""
+        ...
+
+    def of_run(self, run: int) -> Self:
+        """Return the world of one run, counted along the leading axes; the world itself where it has none."""
         ...
 
     def uniform_policy(self) -> Tensor:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from rlhf_lab.worlds.branches import Branches
 from rlhf_lab.worlds.chain import MarkovChain, expect
+from rlhf_lab.worlds.checks import TABLE_TOLERANCE, checked_policy, demand, demand_distribution, demand_nowhere, is_mask
 from rlhf_lab.worlds.enumeration import enumerate_episodes
 from rlhf_lab.worlds.gymnasium_table import read_table
 from rlhf_lab.worlds.protocol import Enumeration, WorldError
 
 __all__ = ["TabularMDP"]
 
-_POLICY_TOLERANCE: Final = 1e-5  # a float32 softmax passes; rows are rescaled to sum to one
-_TABLE_TOLERANCE: Final = 1e-8
 _IMPROVEMENT: Final = 1e-12  # relative; smaller differences of action values are rounding
 _MAX_IMPROVEMENTS: Final = 1000  # never met; rounding could let equal policies alternate for ever
 
@@ -51,30 +51,27 @@ class TabularMDP:
 
     def _check_shapes(self) -> None:
         table = self.transition
-        _demand(table.ndim >= 3 and table.shape[-1] == table.shape[-3], "transition", "shape [*b,s,a,s']", table)
+        demand(table.ndim >= 3 and table.shape[-1] == table.shape[-3], "transition", "shape [*b,s,a,s']", table)
         states, actions = table.shape[-3:-1]
         due = {
             "reward": (self.reward.shape[-3:] == table.shape[-3:], f"shape [*b,{states},{actions},{states}]"),
             "start": (self.start.shape == (states,), f"shape [{states}]"),
-            "terminal": (_is_mask(self.terminal, states), f"a bool mask [{states}]"),
-            "legal": (_is_mask(self._legal, states, actions), f"None or a bool mask [{states},{actions}]"),
+            "terminal": (is_mask(self.terminal, states), f"a bool mask [{states}]"),
+            "legal": (is_mask(self._legal, states, actions), f"None or a bool mask [{states},{actions}]"),
         }
         for name, (ok, what) in due.items():
-            _demand(ok, name, what, getattr(self, name))
+            demand(ok, name, what, getattr(self, name))
 
     def _check_numbers(self) -> None:
-        _demand(0 <= self.gamma <= 1, "gamma", "a number in [0,1]", self.gamma)
+        demand(0 <= self.gamma <= 1, "gamma", "a number in [0,1]", self.gamma)
         for name in ("transition", "reward"):
-            _demand_nowhere(~getattr(self, name).isfinite(), name, "finite numbers")
-        off = ((self.transition.sum(-1) - 1).abs() > _TABLE_TOLERANCE) | (self.transition < 0).any(-1)
+            demand_nowhere(~getattr(self, name).isfinite(), name, "finite numbers")
+        off = ((self.transition.sum(-1) - 1).abs() > TABLE_TOLERANCE) | (self.transition < 0).any(-1)
         off &= self._legal & ~self.terminal[:, None]
-        _demand_nowhere(off, "transition", "probabilities that sum to one over s'")
-        off = (self.start < 0) | (self.terminal & (self.start != 0))
-        _demand_nowhere(off, "start", "probabilities, 0 at terminal states")
-        total = float(self.start.sum())
-        _demand(abs(total - 1) <= _TABLE_TOLERANCE, "start", "sum 1", total)
+        demand_nowhere(off, "transition", "probabilities that sum to one over s'")
+        demand_distribution(self.start, "start", self.terminal)
         off = ~self.terminal & ~self._legal.any(-1)
-        _demand_nowhere(off, "legal", "a legal action in every state that is not terminal")
+        demand_nowhere(off, "legal", "a legal action in every state that is not terminal")
 
     @classmethod
     def from_gymnasium(
@@ -148,7 +145,17 @@ class TabularMDP:
         policy = self._checked(policy)
         if max(self.transition.ndim, self.reward.ndim, policy.ndim + 1) > 3:
             raise WorldError("enumerate: takes one world and one policy, found leading axes; index them first")
-        return enumerate_episodes(self.transition, self.reward, self.start, self.terminal, policy, horizon, samples)
+        return enumerate_episodes(self.branches, self.start, self.terminal, policy, horizon, samples)
+
+    def of_run(self, run: int) -> TabularMDP:
+        tables = {"transition": self.transition, "reward": self.reward}
+        return replace(self, **{name: x.flatten(0, -4)[run] for name, x in tables.items() if x.ndim > 3})
+
+    @cached_property
+    def branches(self) -> Branches:
+        if self.transition.ndim > 3:
+            raise WorldError("branches: transition has leading axes; take one world with of_run")
+        return Branches.from_tables(self.transition, self.reward)
 
     @property
     def _legal(self) -> Tensor:
@@ -181,27 +188,4 @@ class TabularMDP:
         return table.masked_fill(~self._legal, illegal).masked_fill(self.terminal[:, None], 0)
 
     def _checked(self, policy: Tensor) -> Tensor:
-        """Return ``policy [*b,s,a]`` in float64, rows summing to one, zero rows at terminal states."""
-        shape = self.transition.shape[-3:-1]
-        _demand(policy.ndim >= 2 and policy.shape[-2:] == shape, "policy", f"shape [*b,{shape[0]},{shape[1]}]", policy)
-        policy = policy.to(torch.float64).masked_fill(self.terminal[:, None], 0)
-        total = policy.sum(-1).masked_fill(self.terminal, 1)
-        off = ~((total - 1).abs() <= _POLICY_TOLERANCE) | (policy < 0).any(-1)
-        _demand_nowhere(off, "policy", "probabilities that sum to one over actions")
-        _demand_nowhere((policy > 0) & ~self._legal, "policy", "probability 0 for illegal actions")
-        return policy / total[..., None]
-
-
-def _is_mask(x: Tensor, *shape: int) -> bool:
-    return x.shape == shape and x.dtype == torch.bool
-
-
-def _demand(ok: bool, name: str, due: str, found: object) -> None:
-    if not ok:
-        what = f"shape {list(found.shape)} {found.dtype}" if isinstance(found, Tensor) else repr(found)
-        raise WorldError(f"{name}: expected {due}, found {what}")
-
-
-def _demand_nowhere(off: Tensor, name: str, due: str) -> None:
-    if bool(off.any()):
-        raise WorldError(f"{name}: expected {due}, found otherwise at index {off.nonzero()[0].tolist()}")
+        return checked_policy(policy, self.transition.shape[-2], self.terminal, self.legal)

@@ -1,0 +1,60 @@
+"""What every world demands of its tables and of the policies that it is asked about."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.worlds.protocol import WorldError
+
+__all__ = ["TABLE_TOLERANCE", "checked_policy", "demand", "demand_distribution", "demand_nowhere", "is_mask"]
+
+TABLE_TOLERANCE: Final = 1e-8
+_POLICY_TOLERANCE: Final = 1e-5  # a float32 softmax passes; rows are rescaled to sum to one
+
+
+def demand(ok: bool, name: str, due: str, found: object) -> None:
+    """Raise ``WorldError`` unless ``ok``, saying what was due and what was found."""
+    if not ok:
+        what = f"shape {list(found.shape)} {found.dtype}" if isinstance(found, Tensor) else repr(found)
+        raise WorldError(f"{name}: expected {due}, found {what}")
+
+
+def demand_nowhere(off: Tensor, name: str, due: str) -> None:
+    """Raise ``WorldError`` with the first place where ``off`` is True."""
+    if bool(off.any()):
+        raise WorldError(f"{name}: expected {due}, found otherwise at index {off.nonzero()[0].tolist()}")
+
+
+def demand_distribution(x: Tensor, name: str, closed: Tensor | None = None) -> None:
+    """Raise ``WorldError`` unless ``x [n]`` are probabilities that sum to one, 0 where ``closed [n]`` (terminal)."""
+    off = x < 0 if closed is None else (x < 0) | (closed & (x != 0))
+    demand_nowhere(off, name, "probabilities" if closed is None else "probabilities, 0 at terminal states")
+    total = float(x.sum())
+    demand(abs(total - 1) <= TABLE_TOLERANCE, name, "sum 1", total)
+
+
+def is_mask(x: Tensor, *shape: int) -> bool:
+    """Return whether ``x`` is a bool tensor of this shape."""
+    return x.shape == shape and x.dtype == torch.bool
+
+
+def checked_policy(
+    policy: Tensor, actions: int, terminal: Tensor, legal: Tensor | None, name: str = "policy"
+) -> Tensor:
+    """Return ``policy [*b,s,a]`` in float64, rows summing to one, zero rows at ``terminal [s]`` states.
+
+    Raises ``WorldError`` for another shape, for rows that are no probabilities, and for an action that is not
+    ``legal [s,a]`` (None = all are).
+    """
+    shape = (len(terminal), actions)
+    demand(policy.ndim >= 2 and policy.shape[-2:] == shape, name, f"shape [*b,{shape[0]},{shape[1]}]", policy)
+    policy = policy.to(torch.float64).masked_fill(terminal[:, None], 0)
+    total = policy.sum(-1).masked_fill(terminal, 1)
+    off = ~((total - 1).abs() <= _POLICY_TOLERANCE) | (policy < 0).any(-1)
+    demand_nowhere(off, name, "probabilities that sum to one over actions")
+    if legal is not None:
+        demand_nowhere((policy > 0) & ~legal, name, "probability 0 for illegal actions")
+    return policy / total[..., None]
