@@ -25,6 +25,7 @@ __all__ = [
     "Reduction",
     "as_state",
     "from_state",
+    "initial_actor",
     "largest_output",
     "make_actor",
     "make_environment",
@@ -46,12 +47,17 @@ def make_environment(setup: Setup, envs: int) -> BuiltEnvironment:
     return environment
 
 
+def initial_actor(setup: Setup, spaces: Spaces) -> Actor:
+    """Return the setup's policy for these spaces as it is before any training, that of earlier stages included."""
+    return setup.policy.build(spaces, setup.runs, setup.streams["policy"])
+
+
 def make_actor(setup: Setup, spaces: Spaces) -> Actor:
     """Return the setup's policy for these spaces, with an earlier stage's weights where it names them.
 
     Raises ``LabError`` where weights of the same name have another shape: the stages' policies do not fit together.
     """
-    actor = setup.policy.build(spaces, setup.runs, setup.streams["policy"])
+    actor = initial_actor(setup, spaces)
     state = actor.state_dict()
     for name, value in setup.parameters.items():
         if name in state and state[name].shape != value.shape:
@@ -206,6 +212,10 @@ class GuardedOptimizer:
     def rest(self, resting: Tensor) -> None:
         """Keep the weights of these runs ``[runs]`` as they are from now on."""
         self._resting = resting if bool(resting.any()) else None
+
+    def forget(self) -> None:
+        """Begin anew: without the moments of earlier gradients. What has diverged stays frozen."""
+        self.optimizer.state.clear()
 
     def step(self, loss: Tensor) -> Tensor:
         """Minimise the sum over each run of ``loss [runs, ...]`` by one step; return the gradient norms ``[runs]``.

@@ -1,0 +1,60 @@
+"""Optimiser steps of a preference objective: score the responses, call the objective, watch how it ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.training.candidates import Candidates, rankings
+from rlhf_lab.training.protocols import Setup
+from rlhf_lab.training.step import as_state, from_state
+from rlhf_lab_trainers.item_loss import ItemLoss
+from rlhf_lab_trainers.ranked_learner import RankedLearner
+from rlhf_lab_trainers.ranking_metrics import ranking_metrics
+
+__all__ = ["GIVEN", "PreferenceLearner"]
+
+GIVEN: Final = frozenset({"lengths", "uniforms", "mismatched_log_probs", "mismatched_ref_log_probs"})
+"""The optional fields of ``Rankings`` that the loop fills, whatever policy and data are."""
+
+_BY_TOKEN: Final = frozenset({"token_log_probs", "token_ref_log_probs", "token_valid", "token_kl"})
+_BY_REFERENCE: Final = frozenset({"ref_log_probs", "mismatched_ref_log_probs", "token_ref_log_probs", "token_kl"})
+
+
+class PreferenceLearner(RankedLearner):
+    """A loop whose optimiser steps minimise the objective of role ``preference``."""
+
+    def __init__(self, setup: Setup, max_grad_norm: float, objective: Any) -> None:
+        super().__init__(setup, max_grad_norm)
+        self.loss = ItemLoss(objective, setup.streams["loss"])
+        self._fields = self.loss.needs & _BY_TOKEN
+        self.takes_mismatched = any(name.startswith("mismatched") for name in self.loss.needs)
+        self.with_reference = bool(self.loss.needs & _BY_REFERENCE)
+
+    def _loss(self, candidates: Candidates) -> tuple[Tensor, dict[str, Tensor]]:
+        scored = self.actor.score(candidates, self._fields)
+        others = None
+        if self.takes_mismatched:
+            with torch.no_grad():  # they tell how far the policy has moved, and are never learned from
+                others = self.actor.score(candidates.mismatched())
+        optional = self.loss.optional(self.updates, candidates.rows, scored.log_probs.dtype)
+        batch = rankings(candidates, scored, others, **optional)
+        loss, metrics = self.loss(batch, candidates.weights)
+        return loss, ranking_metrics(candidates, scored.log_probs, scored.ref_log_probs) | metrics
+
+    def _update(self, candidates: Candidates) -> dict[str, Tensor]:
+        metrics = super()._update(candidates)
+        self.loss.move_on(metrics, self.alive & self._counting)
+        return metrics
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all that the next iteration depends on; data are made anew from the seeds."""
+        return super().state_dict() | as_state("loss", self.loss.state)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state_dict`` returned."""
+        super().load_state_dict(state)
+        self.loss.state = from_state("loss", state)

@@ -1,0 +1,315 @@
+"""The ``offline`` loop: its loss, its minibatches, its warm-up, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from fake_rankings import Labels, Likelihood, NumberPolicy, PairLoss, Records, spec
+from torch import Tensor
+
+from rlhf_lab.errors import LabError
+from rlhf_lab.random import Streams
+from rlhf_lab.registry import load_plugins
+from rlhf_lab.spec import make_spec
+from rlhf_lab.study.runner import start
+from rlhf_lab.types import Loss, Rankings
+
+REGISTRY = load_plugins()
+
+
+def learner(seeds: tuple[int, ...] = (0, 1), **changes: Any) -> Any:
+    """Return a learner of the fakes."""
+    return start(make_spec(spec(**changes), REGISTRY)[0], list(seeds))
+
+
+def trained(iterations: int, seeds: tuple[int, ...] = (0, 1), **changes: Any) -> tuple[Any, list[dict[str, Tensor]]]:
+    """Return a learner after so many iterations, and its metrics."""
+    found = learner(seeds, **changes)
+    return found, [found.step(i / iterations) for i in range(iterations)]
+
+
+def test_the_first_loss_is_log_2_at_the_reference_and_falls() -> None:
+    _, metrics = trained(20)
+    assert metrics[0]["loss"].tolist() == pytest.approx([0.6931471805599453] * 2)
+    assert metrics[0]["accuracy"].tolist() == [0.5, 0.5] and metrics[0]["margin"].tolist() == [0.0, 0.0]
+    assert (metrics[-1]["loss"] < metrics[0]["loss"]).all() and (metrics[-1]["margin"] > 0).all()
+
+
+def test_rows_count_by_their_weights() -> None:
+    # at the start the gradient of row i is -1/2 (e_first - e_last) at its prompt's logits; the run's is their weighted
+    # mean, and one step of lr 1 goes against it
+    found, _ = trained(1, data=Records(weighted=True))
+    prompts, responses = (found.data.inputs[name] for name in ("prompts", "responses"))
+    for run in range(2):
+        expected = torch.zeros(2, 4, dtype=torch.float64)
+        for row in range(12):
+            expected[prompts[run, row], responses[run, row, 0]] += 0.5 * (row + 1) / 78  # 1 + 2 + ... + 12 = 78
+            expected[prompts[run, row], responses[run, row, 1]] -= 0.5 * (row + 1) / 78
+        torch.testing.assert_close(found.actor.logits[run].detach(), expected)
+
+
+def test_what_does_not_count_in_a_ragged_row_changes_nothing() -> None:
+    # rankings whose padding is cut off, row by row, have the same losses
+    found, metrics = trained(1, data=Records(k=4, ragged=True))
+    ends = found.data.valid.sum(-1)
+    assert set(ends.flatten().tolist()) == {2, 3, 4}
+    last = found.data.inputs["responses"].gather(-1, ends[..., None] - 1)[..., 0]
+    pairs = torch.stack([found.data.inputs["responses"][..., 0], last], dim=-1)
+    alone = learner(data=Records(k=2))
+    alone.data.inputs["responses"].copy_(pairs)
+    assert torch.equal(alone.step(0.0)["loss"], metrics[0]["loss"])
+    assert torch.equal(alone.actor.logits, found.actor.logits)
+
+
+def test_an_epoch_sees_each_row_once_in_minibatches_that_differ_by_one_row_at_most() -> None:
+    found = learner(data=Records(rows=11), trainer={"name": "offline", "minibatch": 4, "updates": 3})
+    for epoch in range(2):
+        parts = [found._epochs.index(3 * epoch + part) for part in range(3)]
+        assert [part.shape[1] for part in parts] == [3, 4, 4]
+        rows = torch.cat(parts, dim=1)
+        assert torch.equal(rows.sort(dim=1).values, torch.arange(11).expand(2, 11))
+        assert not torch.equal(rows[0], rows[1])
+
+
+def test_an_epoch_s_order_depends_on_seed_and_epoch_alone() -> None:
+    small, large = (learner((3, 5), data=Records(rows=12), trainer={"name": "offline", "minibatch": m}) for m in (3, 6))
+    threes = torch.cat([small._epochs.index(4 + part) for part in range(4)], dim=1)
+    sixes = torch.cat([large._epochs.index(2 + part) for part in range(2)], dim=1)
+    assert torch.equal(threes, sixes)
+
+
+def test_steps_count_updates_and_episodes_count_rows() -> None:
+    _, metrics = trained(2, data=Records(rows=10), trainer={"name": "offline", "minibatch": 4, "updates": 3})
+    assert metrics[-1]["steps"].tolist() == [6.0, 6.0]
+    assert metrics[-1]["episodes"].tolist() == [20.0, 20.0]  # 3 + 3 + 4, twice
+
+
+def test_a_seed_is_bit_equal_whatever_runs_beside_it() -> None:
+    changes = {"trainer": {"name": "offline", "minibatch": 5, "updates": 3, "warm_up": 2}, "optimizer": "adam"}
+    alone, first = trained(5, (7,), **changes)
+    beside, second = trained(5, (3, 7, 11), **changes)
+    assert torch.equal(alone.actor.logits[0], beside.actor.logits[1])
+    for mine, among in zip(first, second, strict=True):
+        assert all(torch.equal(x[0], among[name][1]) for name, x in mine.items())
+
+
+@pytest.mark.parametrize("preference", [PairLoss(), Likelihood()])
+def test_a_resumed_run_ends_with_the_same_bits(preference: Any) -> None:
+    changes = {
+        "trainer": {"name": "offline", "minibatch": 5, "updates": 2, "warm_up": 2, "max_grad_norm": 0.1},
+        "optimizer": {"name": "adam", "schedule": "linear"},
+        "preference": preference,
+    }
+    whole, _ = trained(6, **changes)
+    begun = learner(**changes)
+    for i in range(3):
+        begun.step(i / 6)
+    resumed = learner(**changes)
+    resumed.load_state_dict({name: x.clone() for name, x in begun.state_dict().items()})
+    metrics = [resumed.step(i / 6) for i in range(3, 6)]
+    assert all(torch.equal(x, resumed.state_dict()[name]) for name, x in whole.state_dict().items())
+    assert metrics[-1]["steps"].tolist() == [12.0, 12.0]
+
+
+def test_the_warm_up_raises_the_best_responses_and_the_reference_stands_behind_it() -> None:
+    found, metrics = trained(1, trainer={"name": "offline", "warm_up": 50}, optimizer={"name": "sgd", "lr": 0.1})
+    fresh = learner()
+    fresh.actor.logits.data.copy_(found.actor.reference_logits)
+    before = learner().step(0.0)["chosen_log_prob"]
+    assert metrics[0]["loss"].tolist() == pytest.approx([0.6931471805599453] * 2)  # measured from the new reference
+    assert (fresh.step(0.0)["chosen_log_prob"] > before + 0.1).all()
+    assert metrics[0]["steps"].tolist() == [1.0, 1.0]  # the warm-up is no part of the budget
+
+
+def test_the_warm_up_is_maximum_likelihood() -> None:
+    # sgd to convergence: the frequencies of best responses are the maximum-likelihood policy
+    data = Records(rows=40)
+    found, _ = trained(1, data=data, trainer={"name": "offline", "warm_up": 3000}, optimizer={"name": "sgd", "lr": 2.0})
+    best, prompts = found.data.inputs["responses"][..., 0], found.data.inputs["prompts"]
+    for run in range(2):
+        counts = torch.zeros(2, 4, dtype=torch.float64).index_put(
+            (prompts[run], best[run]), torch.tensor(1.0).double(), True
+        )
+        assert (counts > 0).all()
+        found_policy = found.actor.reference_logits[run].softmax(-1)
+        torch.testing.assert_close(found_policy, counts / counts.sum(-1, keepdim=True), atol=1e-6, rtol=0)
+
+
+def test_likelihoods_are_reported_without_a_reference_too() -> None:
+    _, metrics = trained(3, preference=Likelihood())
+    # without a reference the margin is one of log-probabilities; uniform at first
+    assert metrics[0]["chosen_log_prob"].tolist() == pytest.approx([-1.3862943611198906] * 2)
+    torch.testing.assert_close(metrics[2]["margin"], metrics[2]["chosen_log_prob"] - metrics[2]["rejected_log_prob"])
+
+
+def test_a_batch_objective_sees_one_run_per_call_and_the_next_row_s_responses() -> None:
+    shapes = []
+
+    class Watched(Labels):
+        """Notes what it sees."""
+
+        name = "watched"
+
+        def __call__(self, batch: Rankings) -> Loss:
+            shapes.append(tuple(batch.log_probs.shape))
+            assert not batch.mismatched_log_probs.requires_grad  # type: ignore[union-attr]
+            return super().__call__(batch)
+
+    _, metrics = trained(1, data=Records(labelled=True), preference=Watched())
+    assert set(shapes) == {(12, 2)} and len(shapes) == 4  # two runs, when built and in the only step
+    assert metrics[0]["accuracy"].isfinite().all()
+
+
+def test_a_random_loss_with_a_state_gets_both_and_resumes() -> None:
+    seen: list[tuple[Tensor, float]] = []
+
+    class Stateful(PairLoss):
+        """Weighs by a coin; counts its updates."""
+
+        name = "stateful"
+        requires = frozenset({"ref_log_probs", "uniforms"})
+
+        def initial_state(self) -> dict[str, Tensor]:
+            return {"count": torch.zeros(())}
+
+        def next_state(self, state: Any, metrics: Any) -> dict[str, Tensor]:
+            assert "loss" in metrics and "grad_norm" in metrics
+            return {"count": state["count"] + 1}
+
+        def __call__(self, batch: Rankings) -> Loss:
+            assert batch.uniforms is not None and batch.state is not None
+            seen.append((batch.uniforms.clone(), batch.state["count"].tolist()))
+            return super().__call__(batch)
+
+    changes = {"preference": Stateful(), "trainer": {"name": "offline", "updates": 2}}
+    found, _ = trained(1, **changes)
+    assert [count for _, count in seen] == [[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]]  # when built, then two steps
+    assert seen[1][0].shape == (2, 12) and not torch.equal(seen[1][0], seen[2][0])
+    resumed = learner(**changes)
+    resumed.load_state_dict(found.state_dict())
+    resumed.step(0.5)
+    assert seen[-1][1] == [3.0, 3.0]
+
+
+def test_a_seed_that_diverges_is_frozen_and_the_others_go_on() -> None:
+    calls: list[int] = []
+
+    class Poisoned(PairLoss):
+        """Infinite in the second run from the third call on."""
+
+        name = "poisoned"
+
+        def __call__(self, batch: Rankings) -> Loss:
+            values = super().__call__(batch).values
+            calls.append(0)
+            bad = torch.zeros_like(values)
+            if len(calls) > 2:
+                bad[1] = torch.inf
+            return Loss(values + bad)
+
+    found, metrics = trained(4, preference=Poisoned())
+    healthy, _ = trained(4)
+    assert found.alive.tolist() == [True, False]
+    assert torch.equal(found.actor.logits[0], healthy.actor.logits[0])
+    assert found.actor.logits.isfinite().all() and metrics[-1]["loss"][1].isnan()
+    assert metrics[-1]["loss"][0].isfinite()
+
+
+class Silent(NumberPolicy):
+    """Builds an actor that knows no responses."""
+
+    name = "silent"
+
+    def build(self, spaces: Any, runs: int, streams: Streams) -> Any:
+        return torch.nn.Linear(1, 1)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"data": Records(labelled=True)}, "data 'records' says which responses are desirable and puts them in no order"),
+    ({"preference": Labels()}, "'labels' needs desirable, which neither .* nor data 'records' provides"),
+    ({"policy": Silent()}, "policy 'silent' on environment 'numbers' cannot score whole responses"),
+    ({"policy": "tabular_softmax"}, "found candidates without prefixes, tokens, counted"),
+    ({"data": None}, "data: trainer 'offline' needs one"),
+    ({"advantage": "gae"}, "advantage: trainer 'offline' does not use it"),
+    ({"data": Records(rows=0)}, "there is no row to learn from"),
+    (
+        {"data": Records(labelled=True), "preference": Labels(), "trainer": {"name": "offline", "minibatch": 1}},
+        r"trainer.minibatch: preference 'labels' looks at many rows together; give more",
+    ),
+    (
+        {
+            "data": Records(rows=3, labelled=True),
+            "preference": Labels(),
+            "trainer": {"name": "offline", "minibatch": 2},
+        },
+        "minibatches of 1 of 3 rows do not hold",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), REFUSED)
+def test_what_cannot_be_learned_from_is_refused_before_anything_runs(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(LabError, match=says):
+        learner(**changes)
+
+
+class Pairs(PairLoss):
+    """Takes pairs only."""
+
+    name = "pairs"
+    max_candidates = 2
+
+
+def test_more_responses_than_the_objective_takes_are_refused() -> None:
+    with pytest.raises(LabError, match="has 3 responses to a prompt, but preference 'pairs' takes 2"):
+        learner(data=Records(k=3), preference=Pairs())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("lengths", torch.tensor([[1, 1], [1, 0], [1, 1]]), "row 1 .* of seed 4 has a response without a token"),
+        ("valid", torch.tensor([[True, True], [True, True], [False, False]]), "row 2 .* of seed 4 has no response"),
+        ("margins", torch.tensor([1.0, 2.0, torch.nan]), "row 2 .* of seed 4 has margins that are not finite"),
+        ("weights", torch.tensor([1.0, -2.0, 1.0]), "row 1 .* of seed 4 has a negative weight"),
+        ("weights", torch.tensor([0.0, 0.0, 0.0]), "row 0 .* of seed 4 and all others have weight 0"),
+        ("desirable", torch.ones(3, 2, dtype=torch.bool), "every response of seed 4 is desirable; preference 'labels'"),
+    ],
+)
+def test_rows_that_are_unfit_are_named(field: str, value: Tensor, says: str) -> None:
+    class Bad(Records):
+        """One bad row."""
+
+        name = "bad"
+
+        def gives(self) -> frozenset[str]:
+            return frozenset({"desirable"}) if field == "desirable" else frozenset()
+
+        def build(self, environment: Any, reference: Any, streams: Streams) -> Any:
+            from dataclasses import replace
+
+            return replace(super().build(environment, reference, streams), **{field: value[None]})
+
+    preference = Labels() if field == "desirable" else PairLoss()
+    with pytest.raises(LabError, match=says):
+        learner((4,), data=Bad(rows=3), preference=preference)
+
+
+def test_data_are_made_from_the_policy_before_any_training() -> None:
+    seen = []
+
+    class Noting(Records):
+        """Notes the reference that it is given."""
+
+        name = "noting"
+
+        def build(self, environment: Any, reference: Any, streams: Streams) -> Any:
+            seen.append(reference.logits.clone())
+            return super().build(environment, reference, streams)
+
+    later = torch.ones(2, 2, 4, dtype=torch.float64)
+    found = start(make_spec(spec(data=Noting(), policy=NumberPolicy()), REGISTRY)[0], [0, 1], {"logits": later})
+    assert torch.equal(found.actor.logits, later)  # type: ignore[attr-defined]
+    assert torch.equal(seen[0], torch.zeros_like(later))
