@@ -16,7 +16,7 @@ from torch import Tensor
 from rlhf_lab.batch import true_somewhere
 from rlhf_lab.types import Loss, Refused, Scores, clean
 
-__all__ = ["Pair", "pair_loss", "pair_of", "ranking_loss", "total", "valid_of"]
+__all__ = ["Pair", "pair_in", "pair_loss", "pair_of", "ranking_loss", "total", "valid_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +41,19 @@ def valid_of(batch: Scores) -> Tensor:
 
 
 def pair_of(batch: Scores) -> Pair:
-    """Return the first and the second valid candidate of each row.
+    """Return the scores of the first and the second valid candidate of each row; raises as ``pair_in``."""
+    return pair_in(batch.scores, batch.valid)
+
+
+def pair_in(x: Tensor, valid: Tensor | None) -> Pair:
+    """Return what ``x [*b,k]`` says of the first and of the second valid candidate of each row.
 
     Raises ``Refused`` where a row has three or more, since a loss on pairs says nothing of them.
     """
-    if batch.valid is None and batch.scores.shape[-1] == 2:
-        return Pair(batch.scores[..., 0], batch.scores[..., 1])
-    valid = valid_of(batch)
+    if valid is None:
+        if x.shape[-1] == 2:
+            return Pair(x[..., 0], x[..., 1])
+        valid = torch.ones_like(x, dtype=torch.bool)
     place = valid.cumsum(-1)
     if true_somewhere(place > 2):
         raise Refused(
@@ -56,7 +62,7 @@ def pair_of(batch: Scores) -> Pair:
         )
     first, second = valid & (place == 1), valid & (place == 2)
     # one term each, so these sums are exact
-    return Pair(clean(batch.scores, first).sum(-1), clean(batch.scores, second).sum(-1), second.any(-1))
+    return Pair(clean(x, first).sum(-1), clean(x, second).sum(-1), second.any(-1))
 
 
 def pair_loss(values: Tensor, pair: Pair) -> Loss:

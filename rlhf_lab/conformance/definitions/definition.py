@@ -15,7 +15,7 @@ from rlhf_lab.errors import LabError, did_you_mean
 
 __all__ = ["Definition", "definition", "definitions"]
 
-_ROLES: Final = ("advantage", "normalizer", "objective", "value", "kl", "aggregation", "controller")
+_ROLES: Final = ("advantage", "normalizer", "objective", "value", "kl", "aggregation", "controller", "preference")
 
 
 @dataclass(frozen=True)
