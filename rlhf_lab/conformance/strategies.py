@@ -33,6 +33,7 @@ __all__ = [
     "numbers",
     "observed",
     "policy_batches",
+    "ragged_mask",
     "trajectories",
     "value_batches",
 ]
@@ -62,7 +63,7 @@ def table(draw: st.DrawFn, elements: Sequence[float] | Sequence[int] | Sequence[
     return torch.tensor(elements, dtype=kind)[torch.from_numpy(raw.astype(np.int64)) % len(elements)].view(rows, steps)
 
 
-def _valid(draw: st.DrawFn, rows: int, steps: int) -> Tensor:
+def ragged_mask(draw: st.DrawFn, rows: int, steps: int) -> Tensor:
     """Draw a mask: mostly full, else padding at either side, or holes."""
     valid = torch.ones(rows, steps, dtype=torch.bool)
     for row in range(rows):
@@ -101,7 +102,7 @@ def trajectories(
     """
     most = MAX_ROWS + 2 if one_episode else MAX_ROWS  # room for two groups of several responses
     n, t = rows or draw(st.integers(1, most)), draw(st.integers(1, MAX_STEPS))
-    valid = _valid(draw, n, t) if masked else torch.ones(n, t, dtype=torch.bool)
+    valid = ragged_mask(draw, n, t) if masked else torch.ones(n, t, dtype=torch.bool)
     ends = table(draw, (0, 0, 1, 2, 3), n, t)
     can_end = _last(valid) if one_episode else valid
     terminated, truncated = can_end & (ends & 1 > 0), can_end & (ends & 2 > 0)
@@ -241,6 +242,6 @@ def observed(draw: st.DrawFn, targets: tuple[float, ...] = (0.01, 6.0)) -> Obser
 
 def _masks(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     n, t = draw(st.integers(1, MAX_ROWS)), draw(st.integers(1, MAX_STEPS))
-    valid = _valid(draw, n, t)
+    valid = ragged_mask(draw, n, t)
     flags = table(draw, (False, False, True), n, t)
     return valid, valid & (flags | _last(valid) & table(draw, (True, False), n, 1))
