@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 
 import typer
 
+from rlhf_lab.cli_data import data
 from rlhf_lab.cli_explore import diff, explain, new_plugin
 from rlhf_lab.cli_options import Json, Plugins, open_registry
 from rlhf_lab.cli_verify import verify
@@ -196,6 +197,7 @@ def schema(
 app.command()(verify)
 app.command()(diff)
 app.command()(explain)
+app.command()(data)
 app.command("new-plugin")(new_plugin)
 
 

@@ -13,7 +13,7 @@ from rlhf_lab.errors import LabError
 if TYPE_CHECKING:
     from rlhf_lab.registry import Broken, Registry
 
-__all__ = ["EXAMPLES", "Examples", "Json", "Plugins", "Seed", "not_loaded", "open_registry", "waiting"]
+__all__ = ["EXAMPLES", "PATIENCE", "Examples", "Json", "Plugins", "Seed", "not_loaded", "open_registry", "waiting"]
 
 PATIENCE: Final = 2.0  # seconds after which somebody who watches is told what takes so long
 EXAMPLES: Final = 100
