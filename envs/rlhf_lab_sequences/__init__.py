@@ -1,14 +1,16 @@
-"""Token sequences of which every response is known: the world of preference learning, its rewards and its data."""
+"""Token strings of which every response is known: the world of preference learning, its rewards and its data."""
 
 from __future__ import annotations
 
 from rlhf_lab import hookimpl
 from rlhf_lab.components import Component
+from rlhf_lab_sequences.environment import Sequences
+from rlhf_lab_sequences.rewards import RandomReward, TableReward, TokenReward
 
-__all__: list[str] = []
+__all__ = ["RandomReward", "Sequences", "TableReward", "TokenReward", "rlhf_lab_components"]
 
 
 @hookimpl
 def rlhf_lab_components() -> list[type[Component]]:
-    """Return the components of this plugin."""
-    return []
+    """Return the environment, rewards and data."""
+    return [Sequences, RandomReward, TokenReward, TableReward]

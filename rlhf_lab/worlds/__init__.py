@@ -2,6 +2,7 @@
 
 from rlhf_lab.worlds.estimator_error import EstimatorError, GradientError, estimator_error, gradient_error
 from rlhf_lab.worlds.protocol import Enumeration, ExactWorld, WorldError
+from rlhf_lab.worlds.sequences import Optimum, SequenceWorld
 from rlhf_lab.worlds.tabular import TabularMDP
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     "EstimatorError",
     "ExactWorld",
     "GradientError",
+    "Optimum",
+    "SequenceWorld",
     "TabularMDP",
     "WorldError",
     "estimator_error",

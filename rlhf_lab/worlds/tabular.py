@@ -148,8 +148,8 @@ class TabularMDP:
         return enumerate_episodes(self.branches, self.start, self.terminal, policy, horizon, samples)
 
     def of_run(self, run: int) -> TabularMDP:
-        tables = {"transition": self.transition, "reward": self.reward}
-        return replace(self, **{name: x.flatten(0, -4)[run] for name, x in tables.items() if x.ndim > 3})
+        transition, reward = (x.flatten(0, -4)[run] if x.ndim > 3 else x for x in (self.transition, self.reward))
+        return replace(self, transition=transition, reward=reward)
 
     @cached_property
     def branches(self) -> Branches:
