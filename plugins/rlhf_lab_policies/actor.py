@@ -24,7 +24,7 @@ from rlhf_lab.training.protocols import Evaluation, Spaces
 from rlhf_lab.training.samples import Samples
 from rlhf_lab.types import clean
 from rlhf_lab_policies.distributions import Categorical, DiagonalGaussian
-from rlhf_lab_policies.scoring import Responses
+from rlhf_lab_policies.scoring import Responses, total
 
 __all__ = ["Distribution", "StackedActor", "StackedPolicy", "Weights", "encode", "encoding"]
 
@@ -154,47 +154,57 @@ class StackedActor(nn.Module, ABC):
         is None before ``keep_reference``. Raises ``LabError`` for candidates that are not token sequences.
         """
         responses = Responses(candidates, self._states)
-        current = self._table(self.weights, responses)
+        current = self._log_probs_for(self.weights, responses)
         by_token = responses.of_tokens(current)
         scored = Scored(
-            by_token.sum(dim=1),
-            token_log_probs=by_token.movedim(1, -1) if "token_log_probs" in fields else None,
+            total(by_token),
+            token_log_probs=by_token if "token_log_probs" in fields else None,
             token_valid=responses.counted if "token_valid" in fields else None,
         )
-        kept = self.reference
-        if kept is None:
+        if self.reference is None:
             return scored
         with torch.no_grad():
-            reference = self._table(kept, responses)
+            reference = self._log_probs_for(self.reference, responses)
             ref_by_token = responses.of_tokens(reference)
         divergence = None
         if "token_kl" in fields:
-            divergence = responses.of_steps((reference.exp() * (reference - current)).sum(dim=-1)).sum(dim=1)
+            divergence = total(responses.of_steps((reference.exp() * (reference - current)).sum(dim=-1)))
         return replace(
             scored,
-            ref_log_probs=ref_by_token.sum(dim=1),
-            token_ref_log_probs=ref_by_token.movedim(1, -1) if "token_ref_log_probs" in fields else None,
+            ref_log_probs=total(ref_by_token),
+            token_ref_log_probs=ref_by_token if "token_ref_log_probs" in fields else None,
             token_kl=divergence,
         )
 
     def rewards(self, candidates: Candidates) -> Tensor:
         """Return r(x, y) = Σ_t z(y_t | x, y_<t), the sums of the counted tokens' preferences, ``[runs, rows, k]``.
 
-        The preferences z are those before the softmax, so that as rewards the weights are as free as the policy's
-        family is. Raises ``LabError`` where the policy has none, or the candidates are not token sequences.
+        z are the preferences before the softmax: the same family of functions, read as rewards. Raises ``LabError``
+        where actions are continuous, or the candidates are not token sequences.
         """
         responses = Responses(candidates, self._states)
-        logits = self._distribution(self.weights, responses.states, None).logits
+        logits = self._asked(self.weights, responses).logits
         if logits is None:
-            raise LabError("rewards: this policy has no preference for each action; use one with discrete actions")
-        return responses.of_tokens(logits).sum(dim=1)
+            raise LabError("rewards: this policy's actions are continuous, so that it has no preference for each")
+        return total(responses.of_tokens(logits))
 
-    def _table(self, weights: Weights, responses: Responses) -> Tensor:
-        """Return the log-probabilities of all actions in the states that ``responses`` ask for."""
-        log_probs = self._distribution(weights, responses.states, None).action_log_probs
+    def _log_probs_for(self, weights: Weights, responses: Responses) -> Tensor:
+        """Return the log-probabilities of all actions in the states that ``responses`` ask about."""
+        log_probs = self._asked(weights, responses).action_log_probs
         if log_probs is None:
-            raise LabError("score: this policy's actions are continuous; use one with discrete actions")
+            raise LabError("score: this policy's actions are continuous, so that it gives tokens no probability")
         return log_probs
+
+    def _asked(self, weights: Weights, responses: Responses) -> Distribution:
+        if responses.states is None:
+            return self._every_state(weights)
+        return self._distribution(weights, _fill(responses.states, -responses.states.shape[1] % self.block), None)
+
+    def _every_state(self, weights: Weights) -> Distribution:
+        """Return the distributions in all states of a finite world, in order; override where it takes no asking."""
+        first = next(iter(weights.values()))
+        states = torch.arange(self._states or 0, device=first.device)
+        return self._distribution(weights, states.expand(first.shape[0], -1), None)
 
     def score_norms(self, samples: Samples) -> Tensor:
         """Return ‖∇_θ log π(a|s)‖² over the policy's weights θ for every step ``[runs, rows, t]``, without gradient."""

@@ -15,7 +15,7 @@ from rlhf_lab_policies.actor import StackedActor, StackedPolicy, Weights, encode
 from rlhf_lab_policies.distributions import Categorical
 from rlhf_lab_policies.stacked import BLOCK, affine
 
-__all__ = ["LinearActor", "LinearSoftmax"]
+__all__ = ["LinearSoftmax", "feature_norms"]
 
 
 class LinearSoftmax(StackedPolicy):
@@ -53,12 +53,10 @@ class LinearSoftmax(StackedPolicy):
                 )
             theta += torch.tensor(self.initial).view(shape)
         critic = {"critic": torch.zeros(runs, size)} if self.critic else {}
-        return LinearActor({"theta": theta, **critic}, spaces.states, features, by_action)
+        return _LinearActor({"theta": theta, **critic}, spaces.states, features, by_action)
 
 
-class LinearActor(StackedActor):
-    """Preferences linear in features of states, or of states and actions; weights ``theta`` and perhaps ``critic``."""
-
+class _LinearActor(StackedActor):
     block = BLOCK
     features: Tensor | None  # [states, d]
     action_features: Tensor | None  # [states, actions, d]
@@ -93,4 +91,12 @@ class LinearActor(StackedActor):
         score = self._distribution(self.weights, observations, mask).score(actions)  # e_a - π
         if self.action_features is None:
             return score.square().sum(dim=-1) * self._encode(self.weights, observations).square().sum(dim=-1)
-        return (score[..., None] * self.action_features[observations]).sum(dim=-2).square().sum(dim=-1)
+        return feature_norms(score, self.action_features[observations])
+
+
+def feature_norms(scores: Tensor, features: Tensor) -> Tensor:
+    """Return ‖Σ_b score_b x(s,b)‖² ``[runs, n]``, the squared norm of ∇_θ log π where preferences are θᵀx(s,b).
+
+    ``scores [runs, n, actions]`` are the gradients with respect to the preferences, ``features [runs, n, actions, d]``.
+    """
+    return (scores[..., None] * features).sum(dim=-2).square().sum(dim=-1)

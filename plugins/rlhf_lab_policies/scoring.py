@@ -6,24 +6,26 @@ its numbers are looked up by ``gather``, whose gradient is summed run by run in 
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.training.candidates import Candidates
-from rlhf_lab.types import clean
 
-__all__ = ["FEW_STATES", "Responses"]
+__all__ = ["Responses", "total"]
 
-FEW_STATES: Final = 4096  # up to here a policy is asked about every state, beyond it about those of the tokens only
+_FEW_STATES: Final = 4096  # up to here a policy is asked about every state, beyond it about those of the tokens only
 _INPUTS: Final = ("prompts", "prefixes", "tokens", "counted")
 
 
 class Responses:
-    """The tokens of candidates: ``states [runs, m]`` to ask a policy about, and how to look its answers up.
+    """The tokens of candidates: which ``states`` to ask a policy about, and how to look its answers up.
 
+    ``states [runs, m]`` are those of the tokens one by one; None: every state of the world, in order, m of them.
     ``counted [runs, rows, k, t]`` tells the tokens that count; what stands at others may be anything.
 
     Raises ``LabError`` where the candidates are not token sequences of a world of ``states`` states.
@@ -37,39 +39,39 @@ class Responses:
                 f"scoring responses: found {what}; needs candidates of a world of token sequences and a policy built "
                 "for that world"
             )
-        prompts, prefixes, tokens, self.counted = (candidates.inputs[name] for name in _INPUTS)
-        sound = bool(self.counted.all())
-        runs = prompts.shape[0]
-        asked = _columns(prompts[..., None, None] + prefixes, self.counted, sound)
-        self._tokens = _columns(tokens, self.counted, sound)
-        self._unsound = None if sound else ~_by_time(self.counted)
-        # by the world's size alone, never by how many tokens there are, which grows with other runs' responses
-        if states <= FEW_STATES:
-            self.states = torch.arange(states, device=asked.device).expand(runs, states)
-            self._at = asked
+        prompts, self._prefixes, self._tokens, self.counted = (candidates.inputs[name] for name in _INPUTS)
+        self._all_counted = bool(self.counted.amin())
+        # By the world's size alone, never by how many tokens there are, which grows with other runs' responses.
+        if states <= _FEW_STATES:
+            self.states, self._first = None, prompts[..., None, None]
         else:
-            self.states = asked
-            self._at = torch.arange(asked.shape[1], device=asked.device).expand(runs, -1)
+            self.states = self._counted(prompts[..., None, None] + self._prefixes).flatten(1)
+            self._prefixes = torch.arange(self.states.shape[1], device=prompts.device).view(self.counted.shape[1:])
+            self._first = torch.zeros_like(prompts)[..., None, None]
 
     def of_tokens(self, table: Tensor) -> Tensor:
-        """Return what ``table [runs, m, actions]`` says of each token, ``[runs, t, rows, k]``; 0 where not counted."""
-        return self._look_up(table, torch.add(self._tokens, self._at, alpha=table.shape[2]))
+        """Return what ``table [runs, m, actions]`` says of each token, ``[runs, rows, k, t]``; 0 where not counted."""
+        actions = table.shape[2]
+        place = torch.add(self._tokens, self._prefixes, alpha=actions)
+        return self._look_up(table, place.add_(self._first * actions + 1))
 
     def of_steps(self, table: Tensor) -> Tensor:
-        """Return what ``table [runs, m]`` says of each token's state, ``[runs, t, rows, k]``; 0 where not counted."""
-        return self._look_up(table, self._at)
+        """Return what ``table [runs, m]`` says of each token's state, ``[runs, rows, k, t]``; 0 where not counted."""
+        return self._look_up(table, self._prefixes + (self._first + 1))
 
     def _look_up(self, table: Tensor, place: Tensor) -> Tensor:
-        runs, rows, k, steps = self.counted.shape
-        found = table.flatten(1).gather(1, place).view(runs, steps, rows, k)
-        return found if self._unsound is None else found.masked_fill(self._unsound, 0)
+        """Return the numbers of ``table`` at ``place``, which counts from 1; 0 stands before the first of them."""
+        numbers = functional.pad(table.flatten(1), (1, 0))
+        return numbers.gather(1, self._counted(place).flatten(1)).view(self.counted.shape)
+
+    def _counted(self, place: Tensor) -> Tensor:
+        """Return ``place``, its own storage, with 0 where not counted; filling by a mask takes three times as long."""
+        return place if self._all_counted else place.mul_(self.counted)
 
 
-def _by_time(x: Tensor) -> Tensor:
-    """Return ``x [runs, rows, k, t]`` as ``[runs, t, rows, k]``: sums over the steps are then sums of whole rows."""
-    return x.permute(0, 3, 1, 2)
+def total(x: Tensor) -> Tensor:
+    """Return ``[runs, rows, k]`` sums over the steps of ``x [runs, rows, k, t]``.
 
-
-def _columns(x: Tensor, counted: Tensor, sound: bool) -> Tensor:
-    """Return ``x [runs, rows, k, t]`` as ``[runs, t * rows * k]``, 0 where not counted."""
-    return _by_time(x if sound else clean(x, counted)).flatten(1)
+    One by one, so that the padding of longer responses changes no bit; with few steps it is also the fastest.
+    """
+    return reduce(torch.add, x.unbind(-1))

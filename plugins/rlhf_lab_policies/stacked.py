@@ -30,11 +30,13 @@ class _Affine(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
         x, weight = ctx.saved_tensors
         grads = _blocks(grad.contiguous())  # of one layout, hence of one routine
         by_x = _join([torch.bmm(g, weight.mT) for g in grads]) if ctx.needs_input_grad[0] else None
-        by_weight = reduce(torch.add, (torch.bmm(block.mT, g) for block, g in zip(_blocks(x), grads, strict=True)))
+        by_weight = None
+        if ctx.needs_input_grad[1]:
+            by_weight = reduce(torch.add, (torch.bmm(block.mT, g) for block, g in zip(_blocks(x), grads, strict=True)))
         by_bias = reduce(torch.add, (g.sum(dim=1, keepdim=True) for g in grads))
         return by_x, by_weight, by_bias
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rlhf_lab.random import Streams
+from rlhf_lab.training.protocols import Spaces
 from rlhf_lab_policies.actor import StackedActor
 from rlhf_lab_policies.tabular_softmax import TabularActor
 from rlhf_lab_policies.token_policy import TokenPolicy
@@ -28,9 +29,9 @@ class TabularAutoregressive(TokenPolicy):
     reference = "Sutton and Barto 2018, eq. 13.2, with prompt and prefix as state"
     scale: float = Field(default=0.0, ge=0, description="standard deviation of the first logits; 0: uniform")
 
-    def _make(self, tokens: Tensor, actions: int, streams: Streams) -> StackedActor:
+    def _make(self, spaces: Spaces, tokens: Tensor, streams: Streams) -> StackedActor:
         states = tokens.shape[0]
-        weights = {"logits": self.scale * streams["logits"].normals(0, states, actions)}
+        weights = {"logits": self.scale * streams["logits"].normals(0, states, spaces.actions)}
         if self.critic:
             weights["critic"] = torch.zeros(streams.runs, states)
         return TabularActor(weights, states)

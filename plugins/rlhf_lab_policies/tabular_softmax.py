@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -12,12 +10,9 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Spaces
 from rlhf_lab_policies.actor import StackedActor, StackedPolicy, Weights
-from rlhf_lab_policies.distributions import Categorical, TabulatedCategorical
-from rlhf_lab_policies.stacked import take
+from rlhf_lab_policies.per_state import PerStateActor
 
 __all__ = ["TabularActor", "TabularSoftmax"]
-
-_FEW_STATES: Final = 256  # up to here normalising every state costs little, even where few of them are asked for
 
 
 class TabularSoftmax(StackedPolicy):
@@ -54,19 +49,11 @@ class TabularSoftmax(StackedPolicy):
         return TabularActor({"logits": logits, **critic}, spaces.states)
 
 
-class TabularActor(StackedActor):
+class TabularActor(PerStateActor):
     """One logit per state and action, and one value per state: weights ``logits`` and perhaps ``critic``."""
 
-    def _distribution(self, weights: Weights, observations: Tensor, mask: Tensor | None) -> Categorical:
-        logits = weights["logits"]
-        # Not by the number of rows, which grows with other runs' episodes: the two ways differ in their last bits.
-        if mask is None and logits.shape[1] <= _FEW_STATES:
-            return TabulatedCategorical(logits, observations)
-        chosen = take(logits, observations)
-        return Categorical(chosen.log_softmax(dim=-1)) if mask is None else Categorical.from_logits(chosen, mask)
+    def _logits(self, weights: Weights) -> Tensor:
+        return weights["logits"]
 
-    def _values(self, weights: Weights, observations: Tensor) -> Tensor | None:
-        return weights["critic"].gather(1, observations) if "critic" in weights else None
-
-    def _score_norms(self, observations: Tensor, actions: Tensor, mask: Tensor | None) -> Tensor:
-        return self._distribution(self.weights, observations, mask).score(actions).square().sum(dim=-1)
+    def _squared_norms(self, scores: Tensor, states: Tensor) -> Tensor:
+        return scores.square().sum(dim=-1)

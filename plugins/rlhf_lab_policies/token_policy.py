@@ -34,9 +34,9 @@ class TokenPolicy(StackedPolicy):
                 f"{self.name} needs a world of token sequences, whose states are prompts and the tokens so far; "
                 "use an environment of that kind, or a policy for any world: tabular_softmax, linear_softmax, mlp"
             )
-        actor = self._make(spaces.tokens, spaces.actions, Streams([0] * runs, streams.path) if self.shared else streams)
+        actor = self._make(spaces, spaces.tokens, Streams([0] * runs, streams.path) if self.shared else streams)
         return actor.to(getattr(torch, self.precision))
 
     @abstractmethod
-    def _make(self, tokens: Tensor, actions: int, streams: Streams) -> StackedActor:
-        """Return the actor of ``streams.runs`` runs; ``tokens [states, 1 + length]`` as in ``Spaces``."""
+    def _make(self, spaces: Spaces, tokens: Tensor, streams: Streams) -> StackedActor:
+        """Return the actor of ``streams.runs`` runs; ``tokens`` are those of ``spaces``."""
