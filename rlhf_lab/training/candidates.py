@@ -59,6 +59,10 @@ class Candidates:
             raise LabError("mismatched responses need two rows or more in a minibatch; give a larger one")
         return self._map(lambda name, x: x if name.startswith("prompt") else x.roll(-1, dims=1))
 
+    def expand(self, runs: int) -> Candidates:
+        """Return the candidates of one run ``[1, rows, ...]`` as those of every run, which share their memory."""
+        return self._map(lambda name, x: x.expand(runs, *x.shape[1:]))
+
     def _map(self, change: Callable[[str, Tensor], Tensor]) -> Candidates:
         labels = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "inputs"}
         found: dict[str, Any] = {name: change(name, x) for name, x in labels.items() if x is not None}

@@ -19,6 +19,8 @@ def taker(index: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
     flat = (index + rows * torch.arange(index.shape[0], device=index.device)[:, None]).flatten()
 
     def take(x: Tensor) -> Tensor:
+        if x.stride(0) == 0:  # all runs share the same rows, which are not to be copied for each of them
+            return x[0][index.to(x.device)]
         return x.flatten(0, 1).index_select(0, flat.to(x.device)).view(*index.shape, *x.shape[2:])
 
     return take
