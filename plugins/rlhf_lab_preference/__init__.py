@@ -4,14 +4,61 @@ from __future__ import annotations
 
 from rlhf_lab import hookimpl
 from rlhf_lab.components import Component
-from rlhf_lab_preference.bradley_terry import BradleyTerry
+from rlhf_lab_preference.anchored import BCO, DPOP, NCA, SPPO, APODown, APOZero
+from rlhf_lab_preference.bradley_terry import BradleyTerry, BradleyTerryCentred, BradleyTerryMargin, SoftBradleyTerry
+from rlhf_lab_preference.divergences import FDPO
+from rlhf_lab_preference.file import PreferenceFile
 from rlhf_lab_preference.likelihood import DPO
+from rlhf_lab_preference.listwise import ListNet, ListNetBest, PairwiseOfK
+from rlhf_lab_preference.pairwise import EXO, IPO, CautiousDPO, DiscoPOP, Hinge, RewardAwareRPO, RobustDPO
+from rlhf_lab_preference.per_token import ORPO, RDPO, DPONorm, SimPO
 from rlhf_lab_preference.plackett_luce import PlackettLuce
+from rlhf_lab_preference.pointwise import PointwiseBCE, Regression
+from rlhf_lab_preference.supervised import CPO, SFT, IterativeRPO, RPOWithSFT, SLiC
+from rlhf_lab_preference.thurstone import Thurstone
+from rlhf_lab_preference.ties import Davidson, RaoKupper
+from rlhf_lab_preference.unpaired import KTO
 
 __all__ = [
+    "BCO",
+    "CPO",
     "DPO",
+    "DPOP",
+    "EXO",
+    "FDPO",
+    "IPO",
+    "KTO",
+    "NCA",
+    "ORPO",
+    "RDPO",
+    "SFT",
+    "SPPO",
+    "APODown",
+    "APOZero",
     "BradleyTerry",
+    "BradleyTerryCentred",
+    "BradleyTerryMargin",
+    "CautiousDPO",
+    "DPONorm",
+    "Davidson",
+    "DiscoPOP",
+    "Hinge",
+    "IterativeRPO",
+    "ListNet",
+    "ListNetBest",
+    "PairwiseOfK",
     "PlackettLuce",
+    "PointwiseBCE",
+    "PreferenceFile",
+    "RPOWithSFT",
+    "RaoKupper",
+    "Regression",
+    "RewardAwareRPO",
+    "RobustDPO",
+    "SLiC",
+    "SimPO",
+    "SoftBradleyTerry",
+    "Thurstone",
     "rlhf_lab_components",
 ]
 
@@ -20,6 +67,11 @@ __all__ = [
 def rlhf_lab_components() -> list[type[Component]]:
     """Return the components of this plugin."""
     return [
-        *(BradleyTerry, PlackettLuce),
-        *(DPO,),
+        *(PreferenceFile,),
+        *(BradleyTerry, BradleyTerryMargin, BradleyTerryCentred, SoftBradleyTerry, Thurstone, RaoKupper, Davidson),
+        *(PlackettLuce, PairwiseOfK, ListNetBest, ListNet, Regression, PointwiseBCE),
+        *(DPO, FDPO, CautiousDPO, RobustDPO, IPO, Hinge, EXO, DiscoPOP, RewardAwareRPO),
+        *(DPOP, SPPO, NCA, BCO, APOZero, APODown, KTO),
+        *(DPONorm, RDPO, SimPO, ORPO),
+        *(SFT, CPO, SLiC, IterativeRPO, RPOWithSFT),
     ]

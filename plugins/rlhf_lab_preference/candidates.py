@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.batch import true_somewhere
-from rlhf_lab.types import Loss, Refused, Scores, clean
+from rlhf_lab.types import Loss, Rankings, Refused, Scores, clean
 
-__all__ = ["Pair", "pair_in", "pair_loss", "pair_of", "ranking_loss", "total", "valid_of"]
+__all__ = ["Pair", "least", "pair_in", "pair_loss", "pair_of", "ranking_loss", "total", "valid_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +35,10 @@ class Pair:
         return apart if self.counts is None else clean(apart, self.counts)
 
 
-def valid_of(batch: Scores) -> Tensor:
+def valid_of(batch: Scores | Rankings) -> Tensor:
     """Return which candidates count, ``[*b,k]``; all of them where the batch does not say."""
-    return torch.ones_like(batch.scores, dtype=torch.bool) if batch.valid is None else batch.valid
+    like = batch.scores if isinstance(batch, Scores) else batch.log_probs
+    return torch.ones_like(like, dtype=torch.bool) if batch.valid is None else batch.valid
 
 
 def pair_of(batch: Scores) -> Pair:
@@ -81,10 +82,14 @@ def ranking_loss(values: Tensor, scores: Tensor, valid: Tensor) -> Loss:
     """
     best = valid & (valid.cumsum(-1) == 1)
     counts = valid.sum(-1) > 1
-    least = torch.finfo(scores.dtype).min
-    others = scores.detach().masked_fill(~valid | best, least).amax(-1)
+    others = scores.detach().masked_fill(~valid | best, least(scores)).amax(-1)
     margin = clean(clean(scores.detach(), best).sum(-1) - others, counts)
     return _counted(values, counts, margin)
+
+
+def least(scores: Tensor) -> float:
+    """Return a score whose exponential is 0 beside every other, and that unlike -inf has no gradient of inf − inf."""
+    return 0.25 * torch.finfo(scores.dtype).min
 
 
 def total(x: Tensor) -> Tensor:

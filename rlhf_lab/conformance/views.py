@@ -16,14 +16,22 @@ from torch import Tensor
 
 from rlhf_lab.calling import call, restrict
 from rlhf_lab.components import Component
-from rlhf_lab.conformance import strategies
+from rlhf_lab.conformance import ranking_cases, score_cases, strategies
 from rlhf_lab.conformance.inputs import Estimated, LogProbs, Masks, Observed
 from rlhf_lab.conformance.property import Violation, expect_true
 from rlhf_lab.conformance.subject import Answer, View
 from rlhf_lab.errors import LabError, did_you_mean
-from rlhf_lab.types import Advantages, PolicyBatch, Trajectories, ValueBatch, clean
+from rlhf_lab.types import Advantages, PolicyBatch, Rankings, Refused, Scores, Trajectories, ValueBatch, clean
 
 __all__ = ["VIEWS", "view"]
+
+_PER_ROW: Final = ("preference", "reward_model")  # whose losses are one number per row
+# what rankings hold that moves with the policy, and what does not
+_OF_POLICY: Final = ("log_probs", "token_log_probs", "mismatched_log_probs", "token_kl")
+_OF_NO_POLICY: Final = (
+    *("ref_log_probs", "token_ref_log_probs", "mismatched_ref_log_probs"),
+    *("targets", "gains", "preference_prob", "margins", "weights"),
+)
 
 
 def _advantage(component: Any, inputs: Trajectories) -> Answer:
@@ -64,6 +72,20 @@ def _value(component: Any, inputs: ValueBatch) -> Answer:
     )
 
 
+def _preference(component: Any, inputs: Rankings) -> Answer:
+    most, candidates = component.most_candidates(), inputs.log_probs.shape[-1]
+    if most is not None and candidates != most:
+        told = f"it takes {most} candidates, found {candidates}"
+        raise LabError(f"{component.name!r}: {told}") from Refused(told)
+    live, fixed = ({name: getattr(inputs, name) for name in names} for names in (_OF_POLICY, _OF_NO_POLICY))
+    return _losses(component, inputs, live, fixed)
+
+
+def _reward_model(component: Any, inputs: Scores) -> Answer:
+    labels = {name: getattr(inputs, name) for name in ("targets", "margins", "preference_prob", "weights")}
+    return _losses(component, inputs, {"scores": inputs.scores}, labels)
+
+
 def _losses(
     component: Any, inputs: Any, live: Mapping[str, Tensor | None], fixed: Mapping[str, Tensor | None]
 ) -> Answer:
@@ -75,25 +97,36 @@ def _losses(
     first = next(x for x in live.values() if x is not None)
     _like("L", loss.values, first)
     weights = torch.ones_like(loss.values) if loss.weights is None else loss.weights.detach()
-    total = (clean(weights, inputs.valid) * clean(loss.values, inputs.valid)).sum()
+    counted = _counted(inputs.valid, loss.values)
+    total = (clean(weights, counted) * clean(loss.values, counted)).sum()
     read = {name: x for name, x in leaves.items() if getattr(batch, name) is not None}
     if total.requires_grad:
         slopes = torch.autograd.grad(total, list(read.values()), allow_unused=True)
         gradients = {name: x for name, x in zip(read, slopes, strict=True) if x is not None}
     else:
         gradients = {}
+    moving = [name for name, x in live.items() if x is not None]
     leaked = [name for name in fixed if name in gradients and bool((gradients[name] != 0).any())]
     if leaked:
         raise Violation(
-            f"a gradient into {leaked[0]}", f"gradient into {' and '.join(live)} only: detach what is given"
+            f"a gradient into {leaked[0]}", f"gradient into {' and '.join(moving)} only: detach what is given"
         )
     found = {"L": loss.values.detach()}
-    for name, x in live.items():
-        if name in read and x is not None:
-            found[f"dL/d{name}"] = gradients.get(name, torch.zeros_like(x))
+    for name in moving:
+        if name in read:
+            found[f"dL/d{name}"] = gradients.get(name, torch.zeros_like(leaves[name]))
     if loss.weights is not None:
-        found["weights"] = loss.weights.detach()
+        found["weights"] = weights
+    if component.role in _PER_ROW:  # whatever number stands where a row does not count
+        found |= {"weights": weights, "L": found["L"].masked_fill((weights == 0) & found["L"].isfinite(), 0)}
     return found
+
+
+def _counted(valid: Tensor | None, values: Tensor) -> Tensor:
+    """Return which losses count: those of valid steps, or of rows with a valid candidate."""
+    if valid is None:
+        return torch.ones_like(values, dtype=torch.bool)
+    return valid if valid.shape == values.shape else valid.any(-1)
 
 
 def _kl(component: Any, inputs: LogProbs) -> Answer:
@@ -136,6 +169,8 @@ _estimated = cache(strategies.estimated)
 _policy_batches = cache(strategies.policy_batches)
 _value_batches = cache(strategies.value_batches)
 _log_probs = cache(strategies.log_probs)
+_rankings = cache(ranking_cases.rankings)
+_scores = cache(score_cases.scores)
 _masks = cache(strategies.masks)
 _observed = cache(strategies.observed)
 
@@ -152,6 +187,8 @@ VIEWS: Final[Mapping[str, View]] = {
         View("objective", _objective, lambda _, needed: _policy_batches(needed)),
         View("value", _value, lambda _, needed: _value_batches(needed)),
         View("kl", _kl, lambda c, _: _log_probs(distributions=getattr(c, "distributions", False))),
+        View("preference", _preference, lambda c, needed: _rankings(needed, most=c.most_candidates())),
+        View("reward_model", _reward_model, lambda c, needed: _scores(needed, most=c.most_candidates())),
         View("aggregation", _aggregation, lambda _, __: _masks()),
         View("controller", _controller, lambda c, _: _observed(_targets(c))),
     )

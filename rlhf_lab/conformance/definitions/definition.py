@@ -15,7 +15,17 @@ from rlhf_lab.errors import LabError, did_you_mean
 
 __all__ = ["Definition", "definition", "definitions"]
 
-_ROLES: Final = ("advantage", "normalizer", "objective", "value", "kl", "aggregation", "controller", "preference")
+_ROLES: Final = (
+    "advantage",
+    "normalizer",
+    "objective",
+    "value",
+    "kl",
+    "aggregation",
+    "controller",
+    "preference",
+    "reward_model",
+)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""What role objective and role value share: a loss must teach something, and its gradient may be that of its value."""
+"""What roles with a loss share: a loss must teach something, and its gradient may be that of its value."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from rlhf_lab.components import Component
 from rlhf_lab.conformance.inputs import with_fields
@@ -66,10 +68,15 @@ def gradient_of_its_value(role: str, field: str) -> Property:
     """Return the claim that the gradient with respect to ``field`` is the derivative of the value, away from kinks."""
 
     def check(subject: Subject, case: Any) -> None:
-        here = subject(case)
-        up, down = (subject(with_fields(case, {field: getattr(case, field) + by}))["L"] for by in (STEP, -STEP))
-        smooth = (up - 2 * here["L"] + down).abs() < _KINK * STEP
-        slope = (up - down) / (2 * STEP) * here.get("weights", torch.ones_like(up))
+        here, x = subject(case), getattr(case, field)
+        slope, smooth = torch.zeros_like(x), torch.zeros_like(x, dtype=torch.bool)
+        for part in _parts(x, here["L"]):
+            up, down = (subject(with_fields(case, {field: x + by * part}))["L"] for by in (STEP, -STEP))
+            even = (up - 2 * here["L"] + down).abs() < _KINK * STEP
+            change = (up - down) / (2 * STEP) * here.get("weights", torch.ones_like(up))
+            if x.ndim > up.ndim:  # a loss per row: this candidate's part in it
+                even, change = even[:, None], change[:, None]
+            slope, smooth = torch.where(part, change, slope), torch.where(part, even, smooth)
         note = "by central differences of L"
         expect_equal(here, {f"dL/d{field}": slope}, case.valid & smooth, note=note, tolerance=1e-5)
 
@@ -85,5 +92,17 @@ def gradient_of_its_value(role: str, field: str) -> Property:
     )
 
 
+def _parts(x: Tensor, losses: Tensor) -> Iterator[Tensor]:
+    """Yield what may move at once: everything where each step has its own loss, else one candidate of each row."""
+    if x.ndim == losses.ndim:
+        yield torch.ones_like(x, dtype=torch.bool)
+        return
+    for candidate in range(x.shape[-1]):
+        part = torch.zeros_like(x, dtype=torch.bool)
+        part[..., candidate] = True
+        yield part
+
+
 def _by_steps(component: Component) -> str | None:
-    return None if component.scope == "step" else f"its scope is {component.scope}; this is told of one step at a time"
+    alone = component.scope in ("step", "item")
+    return None if alone else f"its scope is {component.scope}; this is told of one step at a time"

@@ -1,0 +1,264 @@
+"""What a reward-model loss may claim of how it depends on scores, and of pairs.
+
+Throughout s are the scores of a row's candidates, best first (r_w and r_l of a pair), L is the row's loss and g its
+gradient dL/ds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from rlhf_lab.conformance.inputs import map_fields
+from rlhf_lab.conformance.properties.losses import gradient_of_its_value
+from rlhf_lab.conformance.properties.score_answers import any_order, claim, given, pairs, with_scores, without_ties
+from rlhf_lab.conformance.property import Property, about, expect_equal
+from rlhf_lab.conformance.subject import Answer, Subject
+from rlhf_lab.types import Scores
+
+__all__ = ["CLAIMS"]
+
+_SYMBOLS: Final = ("L", "dL/dscores")
+_COUNTS: Final = ((3, 1), (1, 4), (2, 2))  # how often one response beat the other, and was beaten
+_LOGIT_OF_PROBIT: Final = 1.702  # the factor at which the logistic curve is nearest to the normal one ...
+_APART: Final = 0.0095  # ... and the farthest that they are apart there
+
+
+def bradley_terry(difference: Tensor) -> Answer:
+    """Return what ``bradley_terry`` answers to pairs ``r_w − r_l``."""
+    slope = torch.sigmoid(-difference)
+    return {"L": -logsigmoid(difference), "dL/dscores": torch.stack([-slope, slope], dim=-1)}
+
+
+def _difference(case: Scores) -> Tensor:
+    return case.scores[:, 0] - case.scores[:, 1]
+
+
+def _differences_only(subject: Subject, case: Scores) -> None:
+    shift = 2.5 - 1.5 * torch.arange(len(case.scores)).to(case.scores)  # another one for each prompt
+    moved = subject(with_scores(case, case.scores + shift[:, None]))
+    before = {symbol: subject(case)[symbol] for symbol in _SYMBOLS}
+    expect_equal(moved, before, case.valid, note="as before each row's scores rose by a number of their own")
+
+
+def _non_negative(subject: Subject, case: Scores) -> None:
+    answer = subject(case)
+    expect_equal(answer, {"L": answer["L"].clamp(min=0)}, case.valid, note="or more")
+
+
+def _convex(subject: Subject, case: Scores) -> None:
+    other = case.scores.flip(0) - 0.75 * case.scores.flip(-1)
+    ends = [subject(with_scores(case, x))["L"] for x in (case.scores, other)]
+    middle = subject(with_scores(case, (case.scores + other) / 2))["L"]
+    note = f"at most, half way to the scores {other.tolist()}"
+    expect_equal({"L": middle}, {"L": torch.minimum(middle, (ends[0] + ends[1]) / 2)}, case.valid, note=note)
+
+
+def _bounded(subject: Subject, case: Scores) -> None:
+    slope = subject(case)["dL/dscores"]
+    expect_equal({"dL/dscores": slope}, {"dL/dscores": slope.clamp(-1, 1)}, case.valid, note="at most")
+
+
+def _raises_best(subject: Subject, case: Scores) -> None:
+    slope = subject(case)["dL/dscores"]
+    ends = {"g[best]": slope[:, 0], "g[worst]": slope[:, -1]}
+    due = {"g[best]": slope[:, 0].clamp(max=0), "g[worst]": slope[:, -1].clamp(min=0)}
+    expect_equal(ends, due, note="or of the other sign: descent raises the best candidate and lowers the worst")
+
+
+def _log_two(subject: Subject, case: Scores) -> None:
+    level = with_scores(case, case.scores[:, :1].expand_as(case.scores))
+    due = torch.full_like(case.scores[:, 0], math.log(2))
+    expect_equal(subject(level), {"L": due}, note="= log 2 at equal scores")
+
+
+def _log_odds(subject: Subject, case: Scores) -> None:
+    swapped = subject(with_scores(case, case.scores.flip(-1)))["L"]
+    apart = {"L' − L": swapped - subject(case)["L"]}
+    expect_equal(apart, {"L' − L": _difference(case)}, note="= r_w − r_l, with L' for the other outcome")
+
+
+def _is_bradley_terry(subject: Subject, case: Scores) -> None:
+    expect_equal(subject(without_ties(case)), bradley_terry(_difference(case)), note="by bradley_terry")
+
+
+def _counts_minimise(subject: Subject, case: Scores) -> None:
+    """Put the pair at the log-odds of the counts, around 0 so that a penalty on the level has nothing to say."""
+    for won, lost in _COUNTS:
+        half = 0.5 * math.log(won / lost)
+        first = torch.tensor([half, -half], dtype=torch.float64).expand_as(case.scores)
+        one, other = (subject(with_scores(case, x))["dL/dscores"] for x in (first, first.flip(-1)))
+        pull = {"Σ dL/ds": won * one + lost * other.flip(-1)}
+        note = f"where one response beat the other {won} times, lost {lost} times and is log({won}/{lost}) better"
+        expect_equal(pull, {"Σ dL/ds": torch.zeros_like(one)}, note=note)
+
+
+def _zero_margin(subject: Subject, case: Scores) -> None:
+    none = torch.zeros_like(given(case, "margins"))
+    level = map_fields(case, lambda name, _, x: none if name == "margins" else x)
+    expect_equal(subject(level), bradley_terry(_difference(case)), note="by bradley_terry, without a margin")
+
+
+def _handicap(subject: Subject, case: Scores) -> None:
+    margins = given(case, "margins")
+    handicap = torch.stack([margins, torch.zeros_like(margins)], dim=-1)
+    level = map_fields(case, lambda name, _, x: torch.zeros_like(x) if name == "margins" else x)
+    due = {symbol: subject(with_scores(level, case.scores - handicap))[symbol] for symbol in _SYMBOLS}
+    expect_equal(subject(case), due, note="as without margins and with r_w lower by the margin")
+
+
+def _opposite_scores(subject: Subject, case: Scores) -> None:
+    half = 0.5 * _difference(case)
+    centred = subject(with_scores(case, torch.stack([half, -half], dim=-1)))
+    expect_equal(centred, bradley_terry(2 * half), note="by bradley_terry, at r_w = −r_l")
+
+
+def _squared_sum(subject: Subject, case: Scores) -> None:
+    coef, level = subject.parameter("coef", 0.01), case.scores.sum(-1)
+    half = 0.5 * _difference(case)
+    centred = subject(with_scores(case, torch.stack([half, -half], dim=-1)))
+    penalty = {"L − L'": subject(case)["L"] - centred["L"]}
+    note = f"= coef (r_w + r_l)² for coef = {coef:g}, with L' at r_w = −r_l"
+    expect_equal(penalty, {"L − L'": coef * level**2}, note=note)
+
+
+def _unit_of_noise(subject: Subject, case: Scores) -> None:
+    wider = subject.of(scale=4 * subject.parameter("scale", 1.0))(with_scores(case, 4 * case.scores))
+    due = {"L": subject(case)["L"], "dL/dscores": subject(case)["dL/dscores"] / 4}
+    expect_equal(wider, due, note="= L and g / 4, with scores and scale 4 times as large")
+
+
+def _near_logit(subject: Subject, case: Scores) -> None:
+    slope = _LOGIT_OF_PROBIT / (math.sqrt(2) * subject.parameter("scale", 1.0))
+    chance, near = (-subject(case)["L"]).exp(), torch.sigmoid(slope * _difference(case))
+    held = chance.clamp(near - _APART, near + _APART)
+    note = f"within {_APART} of σ({_LOGIT_OF_PROBIT} (r_w − r_l) / (√2 scale))"
+    expect_equal({"exp(−L)": chance}, {"exp(−L)": held}, note=note)
+
+
+def _other_order(subject: Subject, case: Scores) -> None:
+    k = case.scores.shape[-1]
+    for order in ([*range(k)][::-1], [*range(1, k), 0]):
+        moved = any_order(case, order)
+        if case.preference_prob is not None and order[0] > order[1]:  # of a pair: the probability of the other outcome
+            moved = map_fields(moved, lambda name, _, x: 1 - x if name == "preference_prob" else x)
+        due = {"L": subject(case)["L"], "dL/dscores": subject(case)["dL/dscores"][:, order]}
+        expect_equal(subject(moved), due, note=f"as before, for candidates in the order {order}, each with its label")
+
+
+_BRADLEY_TERRY: Final = "Bradley & Terry 1952"
+_LLAMA: Final = "Touvron et al. 2023 (Llama 2), eq. 2"
+_CENTRED: Final = "Eisenstein et al. 2023"
+
+CLAIMS: list[Property] = [
+    gradient_of_its_value("reward_model", "scores"),
+    claim(
+        "depends-on-differences-only",
+        "adding a number to all scores of a prompt changes neither L nor g",
+        "Rafailov et al. 2023, definition 1",
+        _differences_only,
+        cases=None,
+    ),
+    claim("non-negative", "L ≥ 0", _BRADLEY_TERRY, _non_negative, cases=None),
+    claim(
+        "convex-in-scores",
+        "L half way between two score vectors is at most the mean of theirs: no minimum but the global one",
+        "Boyd & Vandenberghe 2004, section 7.1",
+        _convex,
+    ),
+    claim("gradient-bounded-by-one", "|g| ≤ 1 for every candidate", _BRADLEY_TERRY, _bounded, cases=None),
+    claim(
+        "raises-best-lowers-worst",
+        "g ≤ 0 for the best candidate and g ≥ 0 for the worst, whatever the scores",
+        "Rafailov et al. 2023, section 4",
+        _raises_best,
+    ),
+    claim(
+        "log-two-at-equal-scores",
+        "L = log 2 for a pair of equal scores: nobody knows yet",
+        _BRADLEY_TERRY,
+        _log_two,
+        cases=pairs,
+        share=0.25,
+    ),
+    claim(
+        "log-odds-are-differences",
+        "of a pair, the loss of the other outcome is larger by r_w − r_l: the log-odds of the model",
+        _BRADLEY_TERRY,
+        _log_odds,
+        cases=pairs,
+    ),
+    claim(
+        "pairs-are-bradley-terry",
+        "for two candidates L = −log σ(r_w − r_l), and so of the gradient",
+        "Rafailov et al. 2023, appendix A.3",
+        _is_bradley_terry,
+        cases=pairs,
+    ),
+    claim(
+        "counts-give-log-odds",
+        "over n wins and m losses of a pair the pulls cancel at r_w − r_l = log(n/m), the maximum of the likelihood",
+        "Ford 1957",
+        _counts_minimise,
+        cases=pairs,
+        share=0.1,
+    ),
+    claim(
+        "zero-margin-is-bradley-terry",
+        "with m = 0, L = −log σ(r_w − r_l)",
+        _LLAMA,
+        _zero_margin,
+        cases=pairs,
+        applies=about("margins"),
+    ),
+    claim(
+        "margin-is-a-handicap",
+        "L(r_w, r_l, m) = L(r_w − m, r_l, 0)",
+        _LLAMA,
+        _handicap,
+        cases=pairs,
+        applies=about("margins"),
+    ),
+    claim(
+        "opposite-scores-are-bradley-terry",
+        "at r_w = −r_l, L and g are those of bradley_terry: the centring fixes a level and leaves the difference",
+        _CENTRED,
+        _opposite_scores,
+        cases=pairs,
+        applies=about("coef"),
+    ),
+    claim(
+        "penalty-is-squared-sum",
+        "L = L(at r_w = −r_l) + coef (r_w + r_l)²",
+        _CENTRED,
+        _squared_sum,
+        cases=pairs,
+        applies=about("coef"),
+    ),
+    claim(
+        "scale-is-a-unit",
+        "with scores and scale c times as large L is the same and g a c-th: the scale is a unit of scores",
+        "Thurstone 1927",
+        _unit_of_noise,
+        cases=pairs,
+        applies=about("scale"),
+    ),
+    claim(
+        "probit-near-logit",
+        "exp(−L) is within 0.0095 of σ(1.702 (r_w − r_l) / (√2 scale))",
+        "Haley 1952; Camilli 1994",
+        _near_logit,
+        cases=pairs,
+        applies=about("scale"),
+    ),
+    claim(
+        "order-has-no-meaning",
+        "candidates in another order, each with its label, get the same L and their own gradients",
+        "contract of rlhf_lab",
+        _other_order,
+    ),
+]
