@@ -68,6 +68,11 @@ class BuiltSequences:
         return self._streams.runs
 
     @property
+    def beta(self) -> float:
+        """The price of the KL to the reference in the exact objective."""
+        return self.component.beta
+
+    @property
     def true_rewards(self) -> Tensor:
         """The reward that the policy is judged by, ``[runs, x, y]`` float64."""
         if "true" not in self._tables:
@@ -91,7 +96,7 @@ class BuiltSequences:
 
     def all_responses(self) -> Candidates:
         """Return every response of every prompt: a row per prompt, ``[runs, x, y]``."""
-        numbers = torch.arange(self.tree.responses).expand(self.runs, self.component.prompts, -1)
+        numbers = torch.arange(self.tree.responses).expand(1, self.component.prompts, -1)
         return side_by_side(self.tree, torch.arange(self.component.prompts).expand(self.runs, -1), numbers)
 
     def collect(self, actor: Actor, size: Size) -> Samples:
