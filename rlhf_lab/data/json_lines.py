@@ -123,7 +123,8 @@ def _row(line: bytes) -> Row | BadRowError:
     except json.JSONDecodeError as error:
         if not line.endswith(b"\n"):
             return BadRowError("", "the last line is cut short", due="the file is not whole; get it once more")
-        found = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        column = 1 + len(error.doc.rstrip()[: error.pos])
+        found = f"{error.msg.removesuffix(' at')} at column {column}"
         return BadRowError("", "the line is no JSON", found=found, due="write one row a line")
     except BadRowError as error:
         return error
