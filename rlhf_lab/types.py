@@ -195,7 +195,7 @@ class Scores(Batch):
 def _check_probability(batch: Rankings | Scores) -> None:
     chance = batch.preference_prob
     if chance is not None and true_somewhere((chance < 0) | (chance > 1)):
-        found = f"from {float(chance.min()):g} to {float(chance.max()):g}"
+        found = f"from {chance.min().item():g} to {chance.max().item():g}"
         raise BatchError(f"{type(batch).__name__}.preference_prob: expected numbers from 0 to 1, found {found}")
 
 

@@ -25,8 +25,10 @@ __all__ = ["rankings"]
 _MAX_ROWS: Final = 4
 _MAX_CANDIDATES: Final = 4
 _MAX_TOKENS: Final = 3
-_NEAR: Final = (-1.0, -0.5, -2.0, -0.25, -4.0, -8.0, -1e-9)
-_FAR: Final = (-1.0, -8001.0, -1e-9, -4000.0, -16.0)
+_NEAR: Final = (-1.0, -0.5, -2.0, -0.25, -4.0, -8.0)
+# not dyadic: a margin of 1 - 1e-9 stands beside a kink at 1, and in float32 on it
+_CERTAIN: Final = (-1e-9, -3.0, -0.3)
+_FAR: Final = (-3.0, -8003.0, -1e-9, -4000.0, -0.3)
 _RATIOS: Final = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 0.125, -0.125, 4.0, -4.0)
 _LENGTHS: Final = (2, 1, 3, 8, 4, 5)
 _ROW_LABELS: Final = {
@@ -54,11 +56,11 @@ def rankings(
     if "mismatched_log_probs" in fields or "mismatched_ref_log_probs" in fields:
         policy, reference = _policy_and_reference(draw, n, k, far=not full)
         found |= {"mismatched_log_probs": policy, "mismatched_ref_log_probs": reference}
-    for name, choices in (("targets", numbers()), ("gains", numbers()), ("token_kl", _NEAR[:5])):
+    for name, choices in (("targets", numbers()), ("gains", numbers()), ("token_kl", _NEAR)):
         if name in fields:
             found[name] = table(draw, choices, n, k).abs() if name == "token_kl" else table(draw, choices, n, k)
     if "lengths" in fields and "lengths" not in found:
-        found["lengths"] = table(draw, _LENGTHS, n, k).masked_fill(~valid, 0)
+        found["lengths"] = table(draw, _LENGTHS, n, k)
     if "desirable" in fields:
         kind = draw(st.sampled_from(((True, False), (True, False), (True, False), (True,), (False,))))
         found["desirable"] = table(draw, kind, n, k)
@@ -71,9 +73,10 @@ def rankings(
 
 def _policy_and_reference(draw: st.DrawFn, n: int, k: int, *, far: bool) -> tuple[Tensor, Tensor]:
     """Draw log-probabilities of the same responses under two policies."""
-    kind = draw(st.sampled_from(("any", "any", "any", "equal", "twins", "far" if far else "any")))
-    if kind == "far":
-        return table(draw, _FAR, n, k), table(draw, _FAR, n, k)
+    kind = draw(st.sampled_from(("any", "any", "any", "equal", "twins", *(("far", "certain") if far else ()))))
+    if kind in ("far", "certain"):
+        choices = _FAR if kind == "far" else _CERTAIN
+        return table(draw, choices, n, k), table(draw, choices, n, k)
     base = table(draw, _NEAR, n, k)
     ratio = torch.zeros_like(base) if kind == "equal" else table(draw, _RATIOS, n, k)
     if kind == "twins":  # the same response several times

@@ -28,6 +28,7 @@ from rlhf_lab.conformance.subject import RefusedError, Subject, UnansweredError,
 
 __all__ = ["LAWS"]
 
+_JUMP: Final = 2.0**-4  # a relative move beyond it, where inputs move by 2^-6, is a step and no slope
 _FLOAT32: Final = 2e-4  # relative to the largest number: float32 keeps 7 digits, sums and exponentials lose some
 
 
@@ -81,7 +82,8 @@ def _float32(subject: Subject, case: Any) -> None:
 def _float64(_: Subject, cases: list[tuple[Subject, Any]]) -> None:
     """Find for each part of the answer, where it moves at all, a number that moves by less than float32 can tell.
 
-    What was rounded to float32 anywhere stays where it is, or jumps.
+    What was rounded to float32 anywhere stays where it is, or jumps. What only ever jumps, as the slope of a hinge, has
+    no digits.
     """
     kept: set[str] = set()
     moved: set[str] = set()
@@ -92,7 +94,7 @@ def _float64(_: Subject, cases: list[tuple[Subject, Any]]) -> None:
             symbols = plain(subject(case)).keys()
             kept |= {symbol for symbol, x in _moves(subject, fine, finer) if bool(((x > 0) & (x < 2.0**-32)).any())}
             rough = map_fields(case, partial(_nudged, step=0.618, size=2.0**-6))
-            moved |= {symbol for symbol, x in _moves(subject, case, rough) if bool((x > 0).any())}
+            moved |= {symbol for symbol, x in _moves(subject, case, rough) if bool(((x > 0) & (x < _JUMP)).any())}
         except (UnjudgedError, RefusedError, UnansweredError):
             continue
         if symbols <= kept:
@@ -109,7 +111,7 @@ def _moves(subject: Subject, case: Any, other: Any) -> Iterator[tuple[str, Tenso
         yield symbol, moves if valid is None or x.shape != valid.shape else moves[valid]
 
 
-def _nudged(_: str, __: Any, x: Tensor, step: float, size: float = 2.0**-20) -> Tensor:
+def _nudged(name: str, _: Any, x: Tensor, step: float, size: float = 2.0**-20) -> Tensor:
     """Return numbers moved by up to a share of ``size``, each otherwise than its neighbours, as ``step`` says.
 
     One way alone may happen to be one that leaves the answer as it is, such as a shift. The default is a few units of
@@ -118,7 +120,8 @@ def _nudged(_: str, __: Any, x: Tensor, step: float, size: float = 2.0**-20) -> 
     if x.dtype != torch.float64:
         return x
     uneven = torch.arange(1, x.numel() + 1, dtype=torch.float64).view(x.shape) * step % 1
-    return x * (1 + (2 * uneven - 1) * size)
+    moved = x * (1 + (2 * uneven - 1) * size)
+    return moved.clamp(max=1) if name == "preference_prob" else moved
 
 
 def _implementations_agree(subject: Subject, case: Any) -> None:

@@ -23,13 +23,26 @@ def _parameters_matter(subject: Subject, cases: list[tuple[Subject, Any]]) -> No
         others = [value for value in alternatives(info) if value is not None]
         if len(others) < 2 or any(_differs(each, case, name, others) for each, case in cases[::-1]):
             continue
-        # at some settings a parameter is idle, as `clip` of PPO is where both sides are set: then the defaults decide
-        if not any(_differs(_at_defaults(each, case), case, name, others) for each, case in cases[::-1]):
+        # at some settings a parameter is idle, as `clip` of PPO is where both sides are set, or that of a form which
+        # another parameter has to choose: then the defaults decide, also with another word or flag among them
+        settings = [{}, *_choices(type(subject.component), name)]
+        if not any(
+            _differs(_at_defaults(each, case, **setting), case, name, others)
+            for setting in settings
+            for each, case in cases[::-1]
+        ):
             raise Violation(f"{name} changes no answer to {len(cases)} cases", "a parameter that is read, or none")
 
 
-def _at_defaults(subject: Subject, case: Any) -> Subject:
-    return Subject(type(subject.component)(), subject.view, subject.guard, case)
+def _choices(component: type[Component], besides: str) -> list[dict[str, Any]]:
+    """Return settings that differ from the defaults in one word or flag."""
+    known = {name: alternatives(info) for name, info in component.model_fields.items() if name != besides}
+    words = {name: values for name, values in known.items() if all(isinstance(x, str | bool) for x in values)}
+    return [{name: value} for name, values in words.items() for value in values]
+
+
+def _at_defaults(subject: Subject, case: Any, **setting: Any) -> Subject:
+    return Subject(type(subject.component)(**setting), subject.view, subject.guard, case)
 
 
 def _differs(subject: Subject, case: Any, name: str, others: list[Any]) -> bool:
@@ -64,6 +77,8 @@ def _reads(subject: Subject, case: Any, name: str) -> bool:
         return False
     numbers = torch.arange(found.numel()).view(found.shape)
     changed = (found.flip(0) + 1) * 7 if not found.is_floating_point() else found + 0.5 + 0.25 * (numbers % 3)
+    if found.dtype == torch.bool:
+        changed = ~found
     if name in _WITHIN_ONE:
         changed = (found + 0.25 + 0.125 * (numbers % 3)) % 1
     if name == "group_ids":
