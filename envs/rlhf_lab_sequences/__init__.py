@@ -6,13 +6,24 @@ from rlhf_lab import hookimpl
 from rlhf_lab.components import Component
 from rlhf_lab_sequences.environment import Sequences
 from rlhf_lab_sequences.population import Population
+from rlhf_lab_sequences.proxies import LearnedReward, RewardError
 from rlhf_lab_sequences.rewards import RandomReward, TableReward, TokenReward
 from rlhf_lab_sequences.sampled import Sampled
 
-__all__ = ["Population", "RandomReward", "Sampled", "Sequences", "TableReward", "TokenReward", "rlhf_lab_components"]
+__all__ = [
+    "LearnedReward",
+    "Population",
+    "RandomReward",
+    "RewardError",
+    "Sampled",
+    "Sequences",
+    "TableReward",
+    "TokenReward",
+    "rlhf_lab_components",
+]
 
 
 @hookimpl
 def rlhf_lab_components() -> list[type[Component]]:
     """Return the environment, rewards and data."""
-    return [Sequences, Sampled, Population, RandomReward, TokenReward, TableReward]
+    return [Sequences, Sampled, Population, RandomReward, TokenReward, TableReward, RewardError, LearnedReward]

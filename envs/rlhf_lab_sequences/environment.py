@@ -180,7 +180,8 @@ class Sequences(Environment):
     KL-regularised optimum π_ref exp(r/β)/Z at the price ``beta``. With ``proxy`` that reward is paid in training, while
     the exact world still tells the true one. Undiscounted: use gamma 1.
 
-    The reward is drawn per run from the run's own stream, so that every seed has its own problem.
+    Rewards are drawn per run from the run's own stream, so that every seed has its own problem. What is drawn in
+    ``reward`` is drawn alike in ``proxy``: the same component there means the same numbers.
     """
 
     name = "sequences"

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from rlhf_lab.worlds.branches import Branches
 from rlhf_lab.worlds.checks import checked_policy, demand, demand_distribution, demand_nowhere
+from rlhf_lab.worlds.distributions import divergence, log
 from rlhf_lab.worlds.enumeration import enumerate_episodes
 from rlhf_lab.worlds.protocol import Enumeration, WorldError
 from rlhf_lab.worlds.token_tree import TokenTree
-from rlhf_lab.worlds.tree_passes import cut, divergence, go_up, log, response_sums, visits
+from rlhf_lab.worlds.tree_passes import cut, go_up, response_sums, visits
 
 __all__ = ["Optimum", "SequenceWorld"]
 

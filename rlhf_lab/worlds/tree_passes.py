@@ -6,7 +6,6 @@ length have their n * a children one after the other, so that a level is the nex
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from rlhf_lab.worlds.token_tree import TokenTree
 
-__all__ = ["cut", "divergence", "go_up", "log", "response_sums", "visits"]
+__all__ = ["cut", "go_up", "response_sums", "visits"]
 
 
 def cut(tree: TokenTree, table: Tensor) -> tuple[Tensor, ...]:
@@ -56,19 +55,6 @@ def response_sums(tree: TokenTree, table: Tensor) -> Tensor:
     for level in cut(tree, table):
         edges.append(edges[-1].flatten(-2)[..., None] + level if edges else level)
     return torch.cat(edges, dim=-2).flatten(-2)[..., tree.edges]
-
-
-def log(probabilities: Tensor) -> Tensor:
-    """Return the logarithm, -inf at 0, where its gradient is 0."""
-    never = probabilities == 0
-    return probabilities.masked_fill(never, 1).log().masked_fill(never, -math.inf)
-
-
-def divergence(policy: Tensor, log_reference: Tensor) -> Tensor:
-    """Return Σ_a π(a|s) (log π(a|s) - log π_ref(a|s)) ``[*b,s]`` over the actions that π takes."""
-    never = policy == 0
-    difference = policy.masked_fill(never, 1).log() - torch.where(never, 0, log_reference)
-    return (policy * difference).sum(-1)
 
 
 def _join(levels: Sequence[Tensor], trailing: int) -> Tensor:
