@@ -53,8 +53,11 @@ class PlackettLuce(RewardObjective):
 
     def __call__(self, batch: Scores) -> Loss:
         valid = valid_of(batch)
-        scores = batch.scores.masked_fill(~valid, least(batch.scores))
+        # In float64, since sums of scores far apart lose digits that a loss in float32 or less should have.
+        scores = batch.scores.double()
+        scores = scores.masked_fill(~valid, least(scores))
         left = scores.flip(-1).logcumsumexp(-1).flip(-1)  # log Σ_{j ≥ k} e^{s_j}
         rivals = torch.cat([left[..., 1:], torch.full_like(left[..., :1], least(scores))], dim=-1)  # the same for j > k
         # Against all rivals together each place is a pair, whose log-sigmoid keeps the digits of small losses.
-        return ranking_loss(total(clean(-logsigmoid(scores - rivals), valid)), batch.scores, valid)
+        losses = total(clean(-logsigmoid(scores - rivals), valid))
+        return ranking_loss(losses.to(batch.scores.dtype), batch.scores, valid)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from pydantic import Field
 
@@ -53,4 +51,9 @@ class Thurstone(RewardObjective):
 
     def __call__(self, batch: Scores) -> Loss:
         pair = pair_of(batch)
-        return pair_loss(-torch.special.log_ndtr(pair.difference / (math.sqrt(2) * self.scale)), pair)
+        x = pair.difference / (2 * self.scale)  # Φ(√2 x) = ½ erfc(−x)
+        # torch's log_ndtr would do, but for its gradient in the lower tail, which is off by half in float32.
+        unlikely = (-x).clamp(min=0)
+        lower = unlikely.square() - (0.5 * torch.special.erfcx(unlikely)).log()
+        upper = -torch.log1p(-0.5 * torch.erfc(x.clamp(min=0)))
+        return pair_loss(torch.where(x < 0, lower, upper), pair)

@@ -110,11 +110,12 @@ def _thurstone(row: Row, scale: float) -> tuple[float, Sequence[float]]:
 def _normal_tail(x: float) -> tuple[float, float]:
     """Return −log P(N > x) of a standard normal N, and its derivative: the density over the tail."""
     density = -0.5 * x * x - 0.5 * math.log(2 * math.pi)  # its logarithm
+    if x < 0:
+        below = 0.5 * math.erfc(-x / math.sqrt(2))
+        return -math.log1p(-below), math.exp(density) / (1 - below)
     if x < _TAIL:
         tail = 0.5 * math.erfc(x / math.sqrt(2))
-        return (-math.log1p(tail - 1) if tail < 0.5 else -math.log1p(-0.5 * math.erfc(-x / math.sqrt(2)))), math.exp(
-            density
-        ) / tail
+        return -math.log(tail), math.exp(density) / tail
     series = 1 - x**-2 + 3 * x**-4 - 15 * x**-6  # of x times tail over density
     return math.log(x) - density - math.log(series), x / series
 

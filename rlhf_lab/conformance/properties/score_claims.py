@@ -77,8 +77,9 @@ def _log_two(subject: Subject, case: Scores) -> None:
 
 
 def _log_odds(subject: Subject, case: Scores) -> None:
-    swapped = subject(with_scores(case, case.scores.flip(-1)))["L"]
-    apart = {"L' − L": swapped - subject(case)["L"]}
+    won = without_ties(case)
+    lost = subject(with_scores(won, case.scores.flip(-1)))["L"]
+    apart = {"L' − L": lost - subject(won)["L"]}
     expect_equal(apart, {"L' − L": _difference(case)}, note="= r_w − r_l, with L' for the other outcome")
 
 
