@@ -13,7 +13,7 @@ from importlib import import_module
 
 import pytest
 
-PARTS = ("returns", "baselines", "values", "gae", "clipping", "losses", "tokens", "alignment")
+PARTS = ("returns", "baselines", "values", "gae", "clipping", "losses", "tokens", "alignment", "preferences")
 pytest.register_assert_rewrite("source_text")  # before it is imported, hence no import statement below
 
 for _part in PARTS:
@@ -25,23 +25,15 @@ for _part in PARTS:
 CLAIMS = [f"C{i:02}" for i in range(1, 41)]
 ERRATA = [f"E{i:02}" for i in range(1, 49)]
 
-PREFERENCES = "preference objectives"
 CHESS = "chess endings"
-REWARD_MODELS = "reward-model objectives"
 LANGUAGE_MODEL = "language model"
 STUDY = "empirical study"
 
 WAITING = {
-    "C02": (PREFERENCES, "offline and online DPO where the best arm is missing from the preferences"),
     "C03": (CHESS, "games of five strengths, and what is learned from each"),
     "C15": (LANGUAGE_MODEL, "the gradient that a value head sends into the policy's trunk"),
     "C18": (CHESS, "moves that keep a won ending and still lose advantage"),
     "C24": (STUDY, "PPO, A2C and REINFORCE over steps, with seeds and intervals"),
-    "C37": (PREFERENCES, "DPO's optimum against reward model and closed form, full and restricted classes"),
-    "C38": (REWARD_MODELS, "Plackett-Luce against all pairs on the same rankings"),
-    "C39": (PREFERENCES, "DPO with a shared feature moves mass to an answer that nobody ranked"),
-    "C40": (PREFERENCES, "DPO against reward model and PPO with the same labels; implicit accuracy against return"),
-    "E48": (PREFERENCES, "C37"),
 }
 
 NO_FORMULA = {
@@ -68,8 +60,6 @@ def registered() -> dict[str, Callable[[], bool]]:
     from source_text.worlds import REGISTRY
 
     return {
-        PREFERENCES: lambda: any("@" not in each.name for each in REGISTRY.components("preference")),  # not a peer's
-        REWARD_MODELS: lambda: bool(REGISTRY.components("reward_model")),
         CHESS: lambda: any("chess" in each.__module__ for each in REGISTRY.components("environment")),
         LANGUAGE_MODEL: lambda: any("llm" in each.__module__ for each in REGISTRY.components("environment")),
         STUDY: lambda: False,
