@@ -16,9 +16,9 @@ from torch.nn import functional
 from rlhf_lab.errors import LabError
 from rlhf_lab.training.candidates import Candidates
 
-__all__ = ["Responses", "total"]
+__all__ = ["FEW_STATES", "Responses", "total"]
 
-_FEW_STATES: Final = 4096  # up to here a policy is asked about every state, beyond it about those of the tokens only
+FEW_STATES: Final = 4096  # up to here a policy is asked about every state, beyond it about those of the tokens only
 _INPUTS: Final = ("prompts", "prefixes", "tokens", "counted")
 
 
@@ -42,7 +42,7 @@ class Responses:
         prompts, self._prefixes, self._tokens, self.counted = (candidates.inputs[name] for name in _INPUTS)
         self._all_counted = bool(self.counted.amin())
         # By the world's size alone, never by how many tokens there are, which grows with other runs' responses.
-        if states <= _FEW_STATES:
+        if states <= FEW_STATES:
             self.states, self._first = None, prompts[..., None, None]
         else:
             self.states = self._counted(prompts[..., None, None] + self._prefixes).flatten(1)
