@@ -9,9 +9,9 @@ Requirements this file meets:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, Self, cast
 
 import torch
 from pydantic import Field
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from rlhf_lab.components import Policy
 from rlhf_lab.errors import LabError
 from rlhf_lab.training.candidates import Candidates, Scored
-from rlhf_lab.training.protocols import Evaluation, Spaces
+from rlhf_lab.training.protocols import Evaluation
 from rlhf_lab.training.samples import Samples
 from rlhf_lab.types import clean
 from rlhf_lab_policies.distributions import Categorical, DiagonalGaussian
-from rlhf_lab_policies.scoring import Responses, total
+from rlhf_lab_policies.scoring import Responses, scored, total
+from rlhf_lab_policies.stacked import fill
 
-__all__ = ["Distribution", "StackedActor", "StackedPolicy", "Weights", "encode", "encoding"]
+__all__ = ["Distribution", "StackedActor", "StackedPolicy", "Weights"]
 
 Distribution = Categorical | DiagonalGaussian
 Weights = Mapping[str, Tensor]
@@ -60,6 +61,7 @@ class StackedActor(nn.Module, ABC):
     def __init__(self, weights: Weights, states: int | None) -> None:
         super().__init__()
         self._states = states
+        self._known: Tensor | None = None  # what the reference says in every state
         for name, value in weights.items():
             self.register_parameter(name, nn.Parameter(value))
 
@@ -93,6 +95,7 @@ class StackedActor(nn.Module, ABC):
 
     def keep_reference(self) -> None:
         """Freeze a copy of the current weights, as buffers, so that checkpoints carry it."""
+        self._known = None
         for name, value in self.weights.items():
             self.register_buffer(_REFERENCE + name, value.detach().clone())
 
@@ -101,6 +104,12 @@ class StackedActor(nn.Module, ABC):
         if any(name.startswith(_REFERENCE) for name in state_dict):
             self.keep_reference()
         return super().load_state_dict(state_dict, strict, assign)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Change dtype or device of everything, and forget what was computed with the old one."""
+        self._known = None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @torch.no_grad()
     def act(self, observations: Tensor, uniforms: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -154,27 +163,10 @@ class StackedActor(nn.Module, ABC):
         is None before ``keep_reference``. Raises ``LabError`` for candidates that are not token sequences.
         """
         responses = Responses(candidates, self._states)
-        current = self._log_probs_for(self.weights, responses)
-        by_token = responses.of_tokens(current)
-        scored = Scored(
-            total(by_token),
-            token_log_probs=by_token if "token_log_probs" in fields else None,
-            token_valid=responses.counted if "token_valid" in fields else None,
-        )
-        if self.reference is None:
-            return scored
-        with torch.no_grad():
-            reference = self._log_probs_for(self.reference, responses)
-            ref_by_token = responses.of_tokens(reference)
-        divergence = None
-        if "token_kl" in fields:
-            divergence = total(responses.of_steps((reference.exp() * (reference - current)).sum(dim=-1)))
-        return replace(
-            scored,
-            ref_log_probs=total(ref_by_token),
-            token_ref_log_probs=ref_by_token if "token_ref_log_probs" in fields else None,
-            token_kl=divergence,
-        )
+        current = self._asked(self.weights, responses).action_log_probs
+        if current is None:
+            raise LabError("score: this policy's actions are continuous, so that it gives tokens no probability")
+        return scored(responses, current, self._reference_for(responses), fields)
 
     def rewards(self, candidates: Candidates) -> Tensor:
         """Return r(x, y) = Σ_t z(y_t | x, y_<t), the sums of the counted tokens' preferences, ``[runs, rows, k]``.
@@ -188,17 +180,20 @@ class StackedActor(nn.Module, ABC):
             raise LabError("rewards: this policy's actions are continuous, so that it has no preference for each")
         return total(responses.of_tokens(logits))
 
-    def _log_probs_for(self, weights: Weights, responses: Responses) -> Tensor:
-        """Return the log-probabilities of all actions in the states that ``responses`` ask about."""
-        log_probs = self._asked(weights, responses).action_log_probs
-        if log_probs is None:
-            raise LabError("score: this policy's actions are continuous, so that it gives tokens no probability")
-        return log_probs
+    @torch.no_grad()
+    def _reference_for(self, responses: Responses) -> Tensor | None:
+        """Return the reference's log-probabilities in the states asked for; where these are all, found only once."""
+        if self.reference is None or (responses.states is None and self._known is not None):
+            return self._known
+        found = self._asked(self.reference, responses).action_log_probs
+        if responses.states is None:
+            self._known = found
+        return found
 
     def _asked(self, weights: Weights, responses: Responses) -> Distribution:
         if responses.states is None:
             return self._every_state(weights)
-        return self._distribution(weights, _fill(responses.states, -responses.states.shape[1] % self.block), None)
+        return self._distribution(weights, fill(responses.states, self.block), None)
 
     def _every_state(self, weights: Weights) -> Distribution:
         """Return the distributions in all states of a finite world, in order; override where it takes no asking."""
@@ -218,34 +213,14 @@ class StackedActor(nn.Module, ABC):
         n is ``rows * t``, filled up with invalid steps to a multiple of ``block``.
         """
         valid = samples.trajectories.valid.flatten(1)
-        missing = -valid.shape[1] % self.block
-        sound = missing == 0 and bool(valid.all())
-        valid = _fill(valid, missing)
+        sound = valid.shape[1] % self.block == 0 and bool(valid.all())
+        valid = fill(valid, self.block)
 
         def prepare(name: str) -> Tensor:
-            x = _fill(samples.inputs[name].flatten(1, 2), missing)
+            x = fill(samples.inputs[name].flatten(1, 2), self.block)
             return x if sound else clean(x, valid.view(*valid.shape, *[1] * (x.ndim - 2)))
 
         mask = prepare("mask") if "mask" in samples.inputs else None
         if mask is not None and not sound:
             mask = mask | ~valid[..., None]
         return prepare("observations"), prepare("actions"), mask
-
-
-def _fill(x: Tensor, missing: int) -> Tensor:
-    """Return ``x [runs, n, ...]`` with ``missing`` more entries of zeros or False along n."""
-    return torch.cat([x, x.new_zeros(x.shape[0], missing, *x.shape[2:])], dim=1) if missing else x
-
-
-def encoding(spaces: Spaces) -> Tensor | None:
-    """Return the feature vectors of a finite world's states ``[states, d]``, or None where observations are vectors."""
-    if spaces.states is None:
-        return None
-    return torch.eye(spaces.states) if spaces.features is None else spaces.features.to(torch.get_default_dtype())
-
-
-def encode(observations: Tensor, features: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Return ``[runs, n, d]``: the features of states ``[runs, n]``, or observations ``[runs, n, ...]`` as vectors."""
-    if features is not None:
-        return features[observations]
-    return observations.reshape(*observations.shape[:2], -1).to(dtype)

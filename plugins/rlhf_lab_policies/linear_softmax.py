@@ -11,8 +11,9 @@ from torch import Tensor
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Spaces
-from rlhf_lab_policies.actor import StackedActor, StackedPolicy, Weights, encode, encoding
+from rlhf_lab_policies.actor import StackedActor, StackedPolicy, Weights
 from rlhf_lab_policies.distributions import Categorical
+from rlhf_lab_policies.encoding import encode, encoding
 from rlhf_lab_policies.stacked import BLOCK, affine
 
 __all__ = ["LinearSoftmax", "feature_norms"]

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Spaces
-from rlhf_lab_policies.actor import Distribution, StackedActor, StackedPolicy, Weights, encode, encoding
+from rlhf_lab_policies.actor import Distribution, StackedActor, StackedPolicy, Weights
 from rlhf_lab_policies.distributions import Categorical, DiagonalGaussian
+from rlhf_lab_policies.encoding import encode, encoding
 from rlhf_lab_policies.stacked import BLOCK, affine, orthogonal
 
 __all__ = ["MLP"]

@@ -6,6 +6,7 @@ its numbers are looked up by ``gather``, whose gradient is summed run by run in 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 from typing import Final
 
@@ -14,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from rlhf_lab.errors import LabError
-from rlhf_lab.training.candidates import Candidates
+from rlhf_lab.training.candidates import Candidates, Scored
 
-__all__ = ["FEW_STATES", "Responses", "total"]
+__all__ = ["FEW_STATES", "Responses", "scored", "total"]
 
 FEW_STATES: Final = 4096  # up to here a policy is asked about every state, beyond it about those of the tokens only
 _INPUTS: Final = ("prompts", "prefixes", "tokens", "counted")
@@ -49,24 +50,52 @@ class Responses:
             self._prefixes = torch.arange(self.states.shape[1], device=prompts.device).view(self.counted.shape[1:])
             self._first = torch.zeros_like(prompts)[..., None, None]
 
+        self._places: Tensor | None = None  # of the tokens, once it is known how many actions there are
+
     def of_tokens(self, table: Tensor) -> Tensor:
         """Return what ``table [runs, m, actions]`` says of each token, ``[runs, rows, k, t]``; 0 where not counted."""
-        actions = table.shape[2]
-        place = torch.add(self._tokens, self._prefixes, alpha=actions)
-        return self._look_up(table, place.add_(self._first * actions + 1))
+        if self._places is None:
+            actions = table.shape[2]
+            place = torch.add(self._tokens, self._prefixes, alpha=actions)
+            self._places = self._counted(place.add_(self._first * actions + 1)).flatten(1)
+        return self._look_up(table, self._places)
 
     def of_steps(self, table: Tensor) -> Tensor:
         """Return what ``table [runs, m]`` says of each token's state, ``[runs, rows, k, t]``; 0 where not counted."""
-        return self._look_up(table, self._prefixes + (self._first + 1))
+        return self._look_up(table, self._counted(self._prefixes + (self._first + 1)).flatten(1))
 
     def _look_up(self, table: Tensor, place: Tensor) -> Tensor:
         """Return the numbers of ``table`` at ``place``, which counts from 1; 0 stands before the first of them."""
-        numbers = functional.pad(table.flatten(1), (1, 0))
-        return numbers.gather(1, self._counted(place).flatten(1)).view(self.counted.shape)
+        return functional.pad(table.flatten(1), (1, 0)).gather(1, place).view(self.counted.shape)
 
     def _counted(self, place: Tensor) -> Tensor:
         """Return ``place``, its own storage, with 0 where not counted; filling by a mask takes three times as long."""
         return place if self._all_counted else place.mul_(self.counted)
+
+
+def scored(responses: Responses, current: Tensor, reference: Tensor | None, fields: frozenset[str]) -> Scored:
+    """Return what log-probabilities ``[runs, m, actions]`` of the states asked for say of the responses.
+
+    ``fields`` names what is wanted beyond the sums over tokens.
+    """
+    by_token = responses.of_tokens(current)
+    answer = Scored(
+        total(by_token),
+        token_log_probs=by_token if "token_log_probs" in fields else None,
+        token_valid=responses.counted if "token_valid" in fields else None,
+    )
+    if reference is None:
+        return answer
+    ref_by_token = responses.of_tokens(reference)
+    divergence = None
+    if "token_kl" in fields:
+        divergence = total(responses.of_steps((reference.exp() * (reference - current)).sum(dim=-1)))
+    return replace(
+        answer,
+        ref_log_probs=total(ref_by_token),
+        token_ref_log_probs=ref_by_token if "token_ref_log_probs" in fields else None,
+        token_kl=divergence,
+    )
 
 
 def total(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from rlhf_lab.random import Streams
 
-__all__ = ["BLOCK", "affine", "orthogonal", "take"]
+__all__ = ["BLOCK", "affine", "fill", "orthogonal", "take"]
 
 BLOCK: Final = 128  # rows per product
 
@@ -75,6 +75,12 @@ def take(table: Tensor, index: Tensor) -> Tensor:
     By ``gather``, because the gradient of ``table[index]`` is summed by several threads in an order that changes.
     """
     return table.gather(1, index[..., None].expand(-1, -1, table.shape[-1]))
+
+
+def fill(x: Tensor, multiple: int) -> Tensor:
+    """Return ``x [runs, n, ...]`` with n filled up to a multiple by zeros or False."""
+    missing = -x.shape[1] % multiple
+    return torch.cat([x, x.new_zeros(x.shape[0], missing, *x.shape[2:])], dim=1) if missing else x
 
 
 def orthogonal(streams: Streams, inputs: int, outputs: int, gain: float) -> Tensor:
