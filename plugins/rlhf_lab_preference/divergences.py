@@ -64,5 +64,6 @@ class FDPO(PreferenceObjective):
 
 def _expm1(x: Tensor) -> Tensor:
     """Return ``e^x − 1`` up to x = 60, beyond it the tangent there."""
-    near = x.clamp(max=_STRAIGHT)
-    return torch.expm1(near) + math.exp(_STRAIGHT) * (x - near)
+    # one branch each: in a sum of both, slopes of e^60 that cancel would take the digits of the other with them
+    tangent = math.exp(_STRAIGHT) * (1 + x - _STRAIGHT) - 1
+    return torch.where(x > _STRAIGHT, tangent, torch.expm1(x.clamp(max=_STRAIGHT)))
