@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -20,13 +20,20 @@ class MissingExtraError(LabError):
     """A plugin module's optional dependency is not installed, which is nothing to complain of at every command."""
 
 
+_MOST_NAMES: Final = 60  # that a reader would look through
+_NEAREST: Final = 12
+
+
 def did_you_mean(asked: str, possible: Iterable[str]) -> str:
-    """Return ``Did you mean 'x'? Possible: a, b, x.`` for a name that was not found."""
+    """Return ``Did you mean 'x'? Possible: a, b, x.`` for a name that was not found; of very many the nearest ones."""
     names = sorted(set(possible))
     if not names:
         return "None is available."
     close = difflib.get_close_matches(asked, names, n=1, cutoff=0.6)
     hint = f"Did you mean {close[0]!r}? " if close else ""
+    if len(names) > _MOST_NAMES:
+        nearest = difflib.get_close_matches(asked, names, n=_NEAREST, cutoff=0.0)
+        return f"{hint}Possible are {len(names)} names, the nearest: {', '.join(nearest)}."
     return f"{hint}Possible: {', '.join(names)}."
 
 

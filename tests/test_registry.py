@@ -15,7 +15,7 @@ from pydantic import Field
 
 from rlhf_lab import hookimpl
 from rlhf_lab.components import AdvantageEstimator, Component, PolicyObjective
-from rlhf_lab.errors import LabError
+from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.registry import Registry, UnknownComponentError, load_plugins
 from rlhf_lab.types import Advantages, Loss, PolicyBatch, Trajectories
 
@@ -394,3 +394,11 @@ def test_laws_of_plugins_are_kept() -> None:
     module = ModuleType("with_laws")
     module.rlhf_lab_properties = hookimpl(lambda: ["a law"])  # type: ignore[attr-defined]
     assert load_plugins([module]).properties == ["a law"]
+
+
+def test_of_very_many_possible_names_the_nearest_are_told() -> None:
+    names = [f"loss_{i}" for i in range(80)] + ["dpo_norm"]
+    assert did_you_mean("dpo_nrom", names).startswith(
+        "Did you mean 'dpo_norm'? Possible are 81 names, the nearest: dpo_norm, loss_"
+    )
+    assert did_you_mean("dpo_nrom", names).count("loss_") == 11
