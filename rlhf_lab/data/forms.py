@@ -43,20 +43,20 @@ class Form:
 
 @dataclass(frozen=True)
 class Layout:
-    """A form, and all columns of it that the data has."""
+    """A form, and all columns of it that the data has; the others are absent."""
 
     form: Form
     columns: tuple[str, ...]
+    absent: tuple[str, ...] = ()
 
     def read(self, row: Row, place: str, notes: Notes) -> Ranking:
         """Return the row that stands at ``place`` as a ranking; raises ``BadRowError``."""
         for name in self.columns:
             if row.get(name) is None:
                 raise BadRowError(name, "is missing", due=f"every row needs {', '.join(self.columns)}")
-        for group in self.form.optional:
-            for name in group:
-                if name in row and name not in self.columns:
-                    raise BadRowError(name, "is missing in the first row", due="give it in every row, or in none")
+        for name in self.absent:
+            if name in row:
+                raise BadRowError(name, "is missing in the first row", due="give it in every row, or in none")
         return self.form.read(row, place, notes)
 
 
@@ -97,8 +97,9 @@ def recognise(columns: Collection[str], form: str | None, place: str) -> Layout:
     for group in chosen.optional:
         if 0 < len(missing := [name for name in group if name not in columns]) < len(group):
             raise LabError(f"{found}; {missing[0]} is missing. Give {' and '.join(group)}, or none of them.")
-    optional = [name for group in chosen.optional for name in group if name in columns]
-    return Layout(chosen, (*chosen.columns, *optional))
+    optional = [name for group in chosen.optional for name in group]
+    given = [name for name in optional if name in columns]
+    return Layout(chosen, (*chosen.columns, *given), tuple(name for name in optional if name not in columns))
 
 
 def _listed(forms: Iterable[Form]) -> str:

@@ -51,13 +51,13 @@ class JsonLines:
     columns = None  # each row says its own
 
     def __init__(self, path: Path, notes: Notes) -> None:
-        self.path = path
+        self.path, self._name = path, str(path)
         self.size = path.stat().st_size
         self._notes = notes
 
     def place(self, number: int) -> str:
         """Return where a row stands."""
-        return f"{self.path}:{number}"
+        return f"{self._name}:{number}"
 
     def rows(self, watch: Callable[[int], None]) -> Iterator[tuple[int, Row | BadRowError]]:
         """Yield number of the line and row; ``watch`` is told how many bytes of the file are read."""

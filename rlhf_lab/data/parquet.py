@@ -34,7 +34,7 @@ class Parquet:
                 f"{path} is a Parquet file, and pyarrow, which reads those, is not installed; "
                 "pip install 'rlhf-lab[data]'"
             ) from None
-        self.path = path
+        self.path, self._name = path, str(path)
         self.size = path.stat().st_size
         self._errors: Any = (pyarrow.ArrowException, OSError, UnicodeDecodeError)
         try:
@@ -47,7 +47,7 @@ class Parquet:
 
     def place(self, number: int) -> str:
         """Return where a row stands."""
-        return f"{self.path}, row {number}"
+        return f"{self._name}, row {number}"
 
     def rows(self, watch: Callable[[int], None]) -> Iterator[tuple[int, Row]]:
         """Yield number of the row, from 1, and row; ``watch`` is told about how many bytes of the file are read."""
