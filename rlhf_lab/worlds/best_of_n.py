@@ -7,17 +7,14 @@ answers, and the reward that chooses.
 from __future__ import annotations
 
 import math
-from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf_lab.worlds.checks import demand, demand_nowhere
+from rlhf_lab.worlds.checks import demand, rescaled
 
 __all__ = ["best_of_n", "kl_bound", "win_rate"]
-
-_TOLERANCE: Final = 1e-5  # of float32 probabilities
 
 
 def best_of_n(probs: Tensor, reward: Tensor, n: int) -> Tensor:
@@ -29,7 +26,7 @@ def best_of_n(probs: Tensor, reward: Tensor, n: int) -> Tensor:
     Source: Beirami et al. 2024, "Theoretical guarantees on the best-of-n alignment policy", section 2.
     """
     demand(n >= 1, "n", "one response or more", n)
-    probs = _checked(probs)
+    probs = _checked(probs, reward, "probs")
     at_most, equal = _distribution(probs, reward)
     # F^n - (F - g)^n of a group with mass g, without the difference's cancellation; a group without mass has none
     share = (equal / at_most.where(equal > 0, 1)).clamp(max=1)
@@ -43,8 +40,8 @@ def win_rate(probs: Tensor, others: Tensor, reward: Tensor) -> Tensor:
     Of best-of-n against its own base it is n / (n + 1) where no two rewards are equal and every response is rare; with
     equal rewards, or few responses, it is less.
     """
-    at_most, equal = _distribution(_checked(others), reward)
-    return (_checked(probs) * (at_most - equal / 2)).sum(-1)
+    at_most, equal = _distribution(_checked(others, reward, "others"), reward)
+    return (_checked(probs, reward, "probs") * (at_most - equal / 2)).sum(-1)
 
 
 def kl_bound(n: int) -> float:
@@ -57,20 +54,14 @@ def kl_bound(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
-def _checked(probs: Tensor) -> Tensor:
-    """Return ``probs [*b,y]`` in float64, rescaled to sum to one."""
-    demand(probs.ndim > 0, "probs", "shape [*b,y]", probs)
-    probs = probs.to(torch.float64)
-    total = probs.sum(-1, keepdim=True)
-    off = ((total - 1).abs() > _TOLERANCE) | (probs < 0)
-    demand_nowhere(off.any(-1), "probs", "probabilities that sum to one")
-    return probs / total
+def _checked(probs: Tensor, reward: Tensor, name: str) -> Tensor:
+    due = f"shape [*b,{reward.shape[-1]}], one probability per response of reward"
+    demand(probs.ndim > 0 and probs.shape[-1] == reward.shape[-1], name, due, probs)
+    return rescaled(probs, name, "responses")
 
 
 def _distribution(probs: Tensor, reward: Tensor) -> tuple[Tensor, Tensor]:
     """Return the probabilities ``[*b,y]`` of a reward of at most r(y), and of one that equals r(y)."""
-    due = f"one number per response, as probs of shape {list(probs.shape)}"
-    demand(probs.shape[-1:] == reward.shape[-1:], "reward", due, reward)
     shape = np.broadcast_shapes(probs.shape, reward.shape)
     probs, reward = probs.expand(shape), reward.to(torch.float64).expand(shape)
     order = reward.argsort(dim=-1, stable=True)

@@ -9,10 +9,18 @@ from torch import Tensor
 
 from rlhf_lab.worlds.protocol import WorldError
 
-__all__ = ["TABLE_TOLERANCE", "checked_policy", "demand", "demand_distribution", "demand_nowhere", "is_mask"]
+__all__ = [
+    "TABLE_TOLERANCE",
+    "checked_policy",
+    "demand",
+    "demand_distribution",
+    "demand_nowhere",
+    "is_mask",
+    "rescaled",
+]
 
 TABLE_TOLERANCE: Final = 1e-8
-_POLICY_TOLERANCE: Final = 1e-5  # a float32 softmax passes; rows are rescaled to sum to one
+_ROUNDING: Final = 1e-5  # a float32 softmax passes
 
 
 def demand(ok: bool, name: str, due: str, found: object) -> None:
@@ -41,6 +49,18 @@ def is_mask(x: Tensor, *shape: int) -> bool:
     return x.shape == shape and x.dtype == torch.bool
 
 
+def rescaled(probs: Tensor, name: str, over: str) -> Tensor:
+    """Return ``probs [*b,n]`` in float64, rescaled to sum to one; ``over`` names the last axis in the message.
+
+    Raises ``WorldError`` where a number is negative, or where a sum is further from one than float32 rounds.
+    """
+    probs = probs.to(torch.float64)
+    total = probs.sum(-1)
+    off = ~((total - 1).abs() <= _ROUNDING) | (probs < 0).any(-1)
+    demand_nowhere(off, name, f"probabilities that sum to one over {over}")
+    return probs / total[..., None]
+
+
 def checked_policy(
     policy: Tensor, actions: int, terminal: Tensor, legal: Tensor | None, name: str = "policy"
 ) -> Tensor:
@@ -51,10 +71,9 @@ def checked_policy(
     """
     shape = (len(terminal), actions)
     demand(policy.ndim >= 2 and policy.shape[-2:] == shape, name, f"shape [*b,{shape[0]},{shape[1]}]", policy)
-    policy = policy.to(torch.float64).masked_fill(terminal[:, None], 0)
-    total = policy.sum(-1).masked_fill(terminal, 1)
-    off = ~((total - 1).abs() <= _POLICY_TOLERANCE) | (policy < 0).any(-1)
-    demand_nowhere(off, name, "probabilities that sum to one over actions")
+    # nobody acts at a terminal state, so its row may be anything
+    policy = rescaled(policy.masked_fill(terminal[:, None], 1 / actions), name, "actions")
+    policy = policy.masked_fill(terminal[:, None], 0)
     if legal is not None:
         demand_nowhere((policy > 0) & ~legal, name, "probability 0 for illegal actions")
-    return policy / total[..., None]
+    return policy

@@ -1,4 +1,4 @@
-"""Logarithms and divergences of finite distributions, exact where probabilities are 0, with gradients that are finite."""
+"""Logarithms and divergences of finite distributions, with 0 log 0 = 0 and gradients that are finite there."""
 
 from __future__ import annotations
 

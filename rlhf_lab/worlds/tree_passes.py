@@ -43,7 +43,7 @@ def go_up(tree: TokenTree, paid: Tensor, value: Callable[[Tensor, int], Tensor])
 
 def visits(tree: TokenTree, prompts: Tensor, policy: Tensor) -> Tensor:
     """Return the probability of passing each state ``[*b,s]``, for ``prompts [x]`` and ``policy [*b,s,a]``."""
-    levels = [prompts[:, None]]
+    levels = [prompts[:, None].expand(*policy.shape[:-2], -1, -1)]
     for chances in cut(tree, policy)[:-1]:
         levels.append((levels[-1][..., None] * chances).masked_fill(tree.ending, 0).flatten(-2))
     return _join(levels, 1)
