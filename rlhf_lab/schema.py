@@ -13,11 +13,18 @@ __all__ = ["json_schema"]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
+STAGES: Final = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": {"type": "object"},
+    "description": "overrides by stage; each begins with the weights of those before it",
+}
+
 
 def json_schema(registry: Registry, what: Literal["study", "run"]) -> dict[str, Any]:
     """Return the schema of a run spec, or of a study whose ``spec`` is one with nothing required.
 
-    A run may be a chain: with ``stages``, each a mapping of overrides, nothing is required of the common spec.
+    Both may name ``stages``, each a mapping of overrides; a run with stages requires nothing of the common spec.
     """
     run = _of(RunSpec)
     definitions: dict[str, Any] = run.pop("$defs", {})
@@ -25,12 +32,13 @@ def json_schema(registry: Registry, what: Literal["study", "run"]) -> dict[str, 
         definitions[role] = _role(registry, role, definitions)
     common = {key: value for key, value in run.items() if key != "required"}
     if what == "run":
-        stages = {"type": "object", "additionalProperties": {"type": "object"}, "description": "overrides by stage"}
-        chain = {**common, "properties": {**run["properties"], "stages": stages}, "required": ["stages"]}
+        chain = {**common, "properties": {**run["properties"], "stages": STAGES}, "required": ["stages"]}
         return {"$schema": DIALECT, "anyOf": [run, chain], "$defs": definitions}
     study = _of(Study)
     definitions |= study.pop("$defs", {})
-    definitions["spec"] = common
+    stages = {"anyOf": [STAGES, {"type": "null"}]}  # null: an arm without the common spec's stages
+    definitions["spec"] = {**common, "properties": {**run["properties"], "stages": stages}}
+    study["properties"]["arms"]["additionalProperties"] = {"type": "object", "properties": {"stages": stages}}
     study["properties"]["spec"] = {"$ref": "#/$defs/spec"}
     return {"$schema": DIALECT, **study, "$defs": definitions}
 

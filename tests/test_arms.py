@@ -13,7 +13,7 @@ from rlhf_lab import hookimpl
 from rlhf_lab.components import AdvantageEstimator, Component
 from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry, load_plugins
-from rlhf_lab.study.arms import Arm, assign, expand, flatten, merge, parse_assignment
+from rlhf_lab.study.arms import Arm, Stage, assign, expand, flatten, merge, parse_assignment
 from rlhf_lab.study.edit import apply_settings, edit_study, spec_places, study_places, study_yaml
 from rlhf_lab.study.schema import Study
 
@@ -51,19 +51,19 @@ def names(**study: Any) -> list[str]:
 
 
 def test_without_arms_there_is_the_common_spec() -> None:
-    assert arms() == [Arm("base", SPEC, {"arm": "base"}, ("arms", "base"))]
+    assert arms() == [Arm("base", (Stage("", SPEC, (("spec",), ("arms", "base"))),), {"arm": "base"})]
 
 
 def test_an_arm_is_the_common_spec_with_its_overrides() -> None:
     arm = arms(arms={"low": {"advantage": {"lam": 0.1}}})[0]
-    assert arm.spec == {**SPEC, "advantage": {"name": "gae", "lam": 0.1}}
+    assert arm.stages[0].spec == {**SPEC, "advantage": {"name": "gae", "lam": 0.1}}
     assert arm.parameters == {"arm": "low", "advantage.lam": 0.1}
 
 
 def test_arms_do_not_share_their_specs() -> None:
     one, two = arms(arms={"a": {}, "b": {}})
-    one.spec["advantage"]["lam"] = 0.0
-    assert two.spec == SPEC and SPEC["advantage"] == {"name": "gae", "lam": 0.9}
+    one.stages[0].spec["advantage"]["lam"] = 0.0
+    assert two.stages[0].spec == SPEC and SPEC["advantage"] == {"name": "gae", "lam": 0.9}
 
 
 def test_a_mapping_with_a_name_replaces_the_component() -> None:
@@ -123,7 +123,8 @@ def test_the_grid_crosses_every_arm() -> None:
     assert [arm.name for arm in found] == [
         f"{arm} lam={lam}, lr={lr}" for arm in "ab" for lam in (0, 1) for lr in (1, 2)
     ]  # fmt: skip
-    assert found[1].spec["advantage"]["lam"] == 0.0 and found[1].spec["optimizer"] == {"name": "sgd", "lr": 2}
+    spec = found[1].stages[0].spec
+    assert spec["advantage"]["lam"] == 0.0 and spec["optimizer"] == {"name": "sgd", "lr": 2}
     assert found[1].parameters == {"arm": "a", "advantage.lam": 0.0, "optimizer.lr": 2}
 
 
@@ -145,6 +146,44 @@ def test_a_lone_arm_is_named_by_its_point_of_the_grid(path: str, value: Any, nam
 def test_two_arms_of_one_name_are_refused() -> None:
     with pytest.raises(LabError, match=r"two arms are called 'lam=0.5'; make the grid's values differ"):
         arms(grid={"advantage.lam": [0.5, 0.5]})
+
+
+def test_an_arm_s_stages_are_its_spec_with_their_overrides() -> None:
+    stages = {"sft": {"optimizer": "adam"}, "dpo": {"advantage": {"lam": 0.2}, "budget.steps": 9}}
+    (arm,) = arms(arms={"both": {"budget": {"steps": 6}, "stages": stages}})
+    assert [stage.name for stage in arm.stages] == ["sft", "dpo"]
+    assert arm.stages[0].spec == {**SPEC, "optimizer": "adam", "budget": {"steps": 6}}
+    assert arm.stages[1].spec == {**SPEC, "advantage": {"name": "gae", "lam": 0.2}, "budget": {"steps": 9}}
+    assert arm.parameters["stages.dpo.advantage.lam"] == 0.2
+
+
+def test_stages_of_the_common_spec_are_every_arm_s_unless_it_changes_them() -> None:
+    spec = {**SPEC, "stages": {"a": {}, "b": {"optimizer": "adam"}}}
+    same, other, none = arms(
+        spec=spec, arms={"same": {}, "other": {"stages": {"b": {"budget.steps": 7}}}, "no": {"stages": None}}
+    )
+    assert [stage.name for stage in same.stages] == [stage.name for stage in other.stages] == ["a", "b"]
+    assert other.stages[1].spec == {**SPEC, "optimizer": "adam", "budget": {"steps": 7}}
+    assert none.stages == (Stage("", SPEC, (("spec",), ("arms", "no"))),)
+
+
+def test_a_grid_reaches_all_stages_or_one_of_them() -> None:
+    stages = {"a": {}, "b": {"budget": {"steps": 7}}}
+    found = arms(arms={"x": {"stages": stages}}, grid={"advantage.lam": [0.1], "stages.a.budget.steps": [1, 2]})
+    assert [arm.name for arm in found] == ["lam=0.1, steps=1", "lam=0.1, steps=2"]
+    assert [[stage.spec["budget"]["steps"] for stage in arm.stages] for arm in found] == [[1, 7], [2, 7]]
+    assert all(stage.spec["advantage"]["lam"] == 0.1 for arm in found for stage in arm.stages)
+
+
+def test_stages_that_are_none_are_refused_with_their_place() -> None:
+    study = Study.model_validate({"title": "t", "spec": SPEC, "arms": {"x": {"stages": {"a": 5}}}})
+    with pytest.raises(LabError, match=r"^f.yaml:9:3: arms.x.stages.a: expected a mapping of overrides, found 5"):
+        expand(study, {("arms", "x", "stages"): "f.yaml:8:1", ("arms", "x", "stages", "a"): "f.yaml:9:3"})
+
+
+def test_an_arm_that_is_called_as_another_s_stage_is_refused() -> None:
+    with pytest.raises(LabError, match="two arms are called 'x/a'"):
+        arms(arms={"x": {"stages": {"a": {}}}, "x/a": {}})
 
 
 def test_a_grid_without_values_is_refused() -> None:

@@ -580,6 +580,15 @@ def test_a_run_may_be_a_chain_of_stages(registry: Registry) -> None:
     assert not allows(schema, {**chain, "stages": {"first": "table"}}, schema)
 
 
+def test_a_study_s_spec_and_arms_may_have_stages(registry: Registry) -> None:
+    schema = json_schema(registry, "study")
+    stages = {"first": {"policy": "table"}, "second": {}}
+    study = {"title": "t", "spec": {"environment": "world", "stages": stages}, "arms": {"a": {"stages": None}, "b": {}}}
+    assert allows(schema, study, schema)
+    assert allows(schema, {**study, "arms": {"a": {"stages": stages}}}, schema)
+    assert not allows(schema, {**study, "arms": {"a": {"stages": {"first": "table"}}}}, schema)
+
+
 def test_a_study_may_leave_out_what_its_arms_add(registry: Registry) -> None:
     schema = json_schema(registry, "study")
     study = {"title": "t", "spec": {"environment": "world"}, "arms": {"a": {"policy": "table"}}, "seeds": [1, 2]}
@@ -599,4 +608,5 @@ def test_every_arm_of_the_shipped_studies_is_a_good_spec() -> None:
     registry = load_plugins()
     for paths in registry.studies.values():
         for arm in expand(Study.model_validate(load_yaml(paths[0])[0])):
-            make_spec(arm.spec, registry)
+            for stage in arm.stages:
+                make_spec(stage.spec, registry)

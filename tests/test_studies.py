@@ -30,7 +30,7 @@ def test_these_are_the_named_studies():
 def test_every_arm_composes_without_a_warning(name):
     _, data, where = find_study(name, REGISTRY)
     plan = make_plan(make_study(data, where), REGISTRY, where)
-    assert [warning for _, warnings in plan.specs for warning in warnings] == []
+    assert [warning for stages in plan.specs for _, warnings in stages for warning in warnings] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from rlhf_lab.components import Component, Trainer
 from rlhf_lab.errors import LabError
-from rlhf_lab.training.candidates import Candidates
+from rlhf_lab.training.candidates import Candidates, best_and_worst
 from rlhf_lab.training.protocols import Setup
 from rlhf_lab.training.step import initial_actor, shares
 from rlhf_lab.types import clean
 from rlhf_lab_trainers.epochs import Epochs
 from rlhf_lab_trainers.preference_learner import GIVEN, PreferenceLearner
 from rlhf_lab_trainers.ranking_checks import check_data, unread_labels
-from rlhf_lab_trainers.ranking_metrics import best_and_worst
 
 __all__ = ["Offline", "OfflineLearner"]
 

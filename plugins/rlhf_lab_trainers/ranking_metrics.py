@@ -5,30 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rlhf_lab.training.candidates import Candidates
+from rlhf_lab.training.candidates import Candidates, best_and_worst
 from rlhf_lab.training.step import per_run
 
-__all__ = ["best_and_worst", "ranking_metrics"]
-
-
-def best_and_worst(candidates: Candidates) -> tuple[Tensor, Tensor]:
-    """Return which responses of each row are its best and its worst, bool ``[runs, rows, k]`` each.
-
-    By ``desirable`` where that is given, else by ``ranks``, by ``targets``, or by their order. Equals share a place; a
-    row whose responses are all equal has best ones only.
-    """
-    valid = torch.ones_like(candidates.lengths, dtype=torch.bool) if candidates.valid is None else candidates.valid
-    if candidates.desirable is not None:
-        return valid & candidates.desirable, valid & ~candidates.desirable
-    if candidates.ranks is not None:
-        place = candidates.ranks.double()
-    elif candidates.targets is not None:
-        place = -candidates.targets.double()
-    else:
-        place = torch.arange(valid.shape[-1], dtype=torch.float64).expand(valid.shape)
-    first = place.masked_fill(~valid, torch.inf).amin(-1, keepdim=True)
-    last = place.masked_fill(~valid, -torch.inf).amax(-1, keepdim=True)
-    return valid & (place == first), valid & (place == last) & (last > first)
+__all__ = ["ranking_metrics"]
 
 
 def ranking_metrics(candidates: Candidates, log_probs: Tensor, ref_log_probs: Tensor | None) -> dict[str, Tensor]:

@@ -12,9 +12,10 @@ from typing import Any, Final
 import torch
 from pydantic import ValidationError
 
-from rlhf_lab.errors import LabError, describe, did_you_mean, located
+from rlhf_lab.errors import LabError, describe, did_you_mean
 from rlhf_lab.registry import Registry, load_plugins
 from rlhf_lab.spec import Positions, load_yaml
+from rlhf_lab.study.arms import check_stages
 from rlhf_lab.study.plan import Plan, make_plan
 from rlhf_lab.study.provenance import provenance
 from rlhf_lab.study.results import ArmResult, Results, scored, study_to_plain
@@ -47,7 +48,7 @@ def compare(
     ``study`` is the name of a shipped study, a YAML file, a mapping, or a ``Study``. With ``out`` everything is kept
     in that directory with a report, and a second call goes on where the first one stopped; ``workers`` > 1 then run
     arms side by side, with the same numbers (None: one per core where that saves time). With ``chain`` each arm
-    begins with the weights of the one before.
+    begins with the weights of those before; an arm's own ``stages`` do so in any case.
 
     Raises ``LabError`` for a bad study, and where ``out`` holds another one or what an edited plugin computed before,
     all before anything runs. A metric that nothing records is refused after the first arm; mend its name, and the arms
@@ -61,7 +62,7 @@ def compare(
     elif not isinstance(study, Study):
         study = make_study(study, where or {})
     plan = make_plan(study, registry, where)
-    plan.probe()  # here and not with the plan, which every worker makes anew
+    plan.probe(chain)  # here and not with the plan, which every worker makes anew
     about = provenance(registry, plan.components, plan.names, study.seed_list)
     store = None
     if out is not None:
@@ -83,15 +84,16 @@ def compare(
 def _one_by_one(plan: Plan, store: Store | None, chain: bool, watch: Watch) -> tuple[ArmResult, ...]:
     """Run the arms in order, or read them where they are finished."""
     finished: list[ArmResult] = []
+    earlier: dict[str, torch.Tensor] = {}
     total = len(plan.arms)
     for number, arm in enumerate(plan.names):
 
         def progress(fraction: float, number: int = number, arm: str = arm) -> None:
             watch(arm, number, total, (number + fraction) / total)
 
-        weights = finished[-1].weights if chain and finished else {}
-        earlier = {name: torch.from_numpy(value) for name, value in weights.items()}
         finished.append(plan.run(number, store, progress, earlier))
+        if chain:  # of two weights with one name the later stage's are the better trained
+            earlier |= {name: torch.from_numpy(value) for name, value in finished[-1].weights.items()}
     return tuple(finished)
 
 
@@ -126,8 +128,8 @@ def run(
 ) -> Results:
     """Run one spec (a YAML file or a mapping) with one seed and return its curves.
 
-    ``stages: {name: overrides, ...}`` makes it a chain: each stage is the spec with its overrides, and begins with
-    the weights of the stage before.
+    ``stages: {name: overrides, ...}`` makes it a chain: each stage is the spec with its overrides, begins with the
+    weights of the stages before, and is shown as an arm.
 
     Raises ``LabError`` for a bad spec, before anything runs.
     """
@@ -135,24 +137,13 @@ def run(
         name = Path(spec).stem
         spec, where = load_yaml(Path(spec))
     common = dict(spec)
-    stages = _stages(common.pop("stages", {name: {}}), where or {})
+    stages = check_stages(common.pop("stages", {name: {}}), ("stages",), where or {})
     places = {
         ("arms", *path[1:]) if path[:1] == ("stages",) else ("spec", *path): place
         for path, place in (where or {}).items()
     }
     study = make_study({"title": name, "spec": common, "arms": stages, "seeds": [seed]}, places)
     return compare(study, plugins=plugins, out=out, registry=registry, name=name, where=places, chain=True, watch=watch)
-
-
-def _stages(stages: Any, where: Positions) -> Mapping[str, Any]:
-    """Refuse stages that are none here, where they still have that name: a chain runs as the arms of a study."""
-    if not isinstance(stages, Mapping) or not stages:
-        raise LabError(located(f"stages: expected {{name: overrides, ...}}, found {stages!r}", ("stages",), where))
-    for name, overrides in stages.items():
-        if not isinstance(overrides, Mapping):
-            message = f"stages.{name}: expected a mapping of overrides, found {overrides!r}"
-            raise LabError(located(message, ("stages", str(name)), where))
-    return stages
 
 
 def find_study(study: str | Path, registry: Registry) -> tuple[str, dict[str, Any], Positions]:

@@ -1,4 +1,4 @@
-"""From a study to its arms: the common spec with overrides, crossed with the grid."""
+"""From a study to its arms: the common spec with overrides, crossed with the grid, and an arm's stages."""
 
 from __future__ import annotations
 
@@ -8,25 +8,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf_lab.errors import LabError
+from rlhf_lab.errors import LabError, located
 from rlhf_lab.study.schema import Study
-from rlhf_lab.yaml_file import parse_value
+from rlhf_lab.yaml_file import Positions, parse_value
 
-__all__ = ["Arm", "assign", "expand", "flatten", "merge", "parse_assignment"]
+__all__ = ["Arm", "Stage", "assign", "check_stages", "expand", "flatten", "merge", "parse_assignment", "stages_of"]
+
+Path = tuple[str, ...]  # of keys
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run of an arm before validation: its name, empty where the arm has no other, and its whole spec."""
+
+    name: str
+    spec: dict[str, Any]
+    sources: tuple[Path, ...]  # where its keys stand in the study file; what stands in a later one counts
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm before validation: its name, its whole spec, and what tells it from the common spec."""
+    """One arm before validation: its name, its stages in order, and what tells it from the common spec."""
 
     name: str
-    spec: dict[str, Any]
+    stages: tuple[Stage, ...]
     parameters: dict[str, Any]
-    source: tuple[str, ...]  # where its overrides stand in the study file
 
 
-def expand(study: Study) -> list[Arm]:
-    """Return all arms of the study, named ``arm``, ``arm n=4`` or, where there is one arm, ``n=4``."""
+def expand(study: Study, where: Positions | None = None) -> list[Arm]:
+    """Return all arms of the study, named ``arm``, ``arm n=4`` or, where there is one arm, ``n=4``.
+
+    ``stages: {name: overrides, ...}`` in the common spec or in an arm makes each stage a spec of its own: the arm's
+    with the stage's overrides, which the grid reaches as ``stages.NAME.path``.
+    """
     empty = [path for path, values in study.grid.items() if not values]
     if empty:
         raise LabError(f"grid.{empty[0]}: has no values, so the study would have no arms; give some or leave it out")
@@ -40,12 +54,39 @@ def expand(study: Study) -> list[Arm]:
             label = ", ".join(_label(path, value) for path, value in point.items())
             name = label if label and len(study.arms) == 1 else " ".join(filter(None, (base, label)))
             parameters = {"arm": base, **flatten(override), **flatten(point)}
-            arms.append(Arm(name, spec, parameters, ("arms", base)))
-    names = [arm.name for arm in arms]
+            arms.append(Arm(name, stages_of(spec, ("arms", base), where or {}), parameters))
+    names = [arm.name for arm in arms] + [
+        f"{arm.name}/{stage.name}" for arm in arms for stage in arm.stages if stage.name
+    ]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise LabError(f"two arms are called {twice[0]!r}; make the grid's values differ")
+        raise LabError(f"two arms are called {twice[0]!r}; make the grid's values differ, or rename one")
     return arms
+
+
+def stages_of(spec: dict[str, Any], arm: Path, where: Positions) -> tuple[Stage, ...]:
+    """Return the stages of an arm's spec, which is itself the only one where it names none."""
+    stages = spec.pop("stages", None)
+    own = (("spec",), arm)
+    if stages is None:
+        return (Stage("", spec, own),)
+    path = next(((*source, "stages") for source in reversed(own) if (*source, "stages") in where), (*arm, "stages"))
+    return tuple(
+        Stage(name, merge(spec, overrides), (*own, *((*source, "stages", name) for source in own)))
+        for name, overrides in check_stages(stages, path, where).items()
+    )
+
+
+def check_stages(stages: Any, path: Path, where: Positions) -> Mapping[str, Any]:
+    """Return the stages that stand under ``path``; raises ``LabError`` where they are none."""
+    shown = ".".join(path)
+    if not isinstance(stages, Mapping) or not stages:
+        raise LabError(located(f"{shown}: expected {{name: overrides, ...}}, found {stages!r}", path, where))
+    for name, overrides in stages.items():
+        if not isinstance(overrides, Mapping):
+            message = f"{shown}.{name}: expected a mapping of overrides, found {overrides!r}"
+            raise LabError(located(message, (*path, str(name)), where))
+    return stages
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

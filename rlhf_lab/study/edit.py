@@ -14,7 +14,7 @@ import yaml
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry
-from rlhf_lab.study.arms import assign, flatten, merge, parse_assignment
+from rlhf_lab.study.arms import assign, flatten, merge, parse_assignment, stages_of
 from rlhf_lab.study.schema import Study
 from rlhf_lab.yaml_file import Positions
 
@@ -58,7 +58,18 @@ def _specs(study: Mapping[str, Any]) -> Any:
     if not isinstance(spec, Mapping) or not isinstance(arms, Mapping):
         return study
     others = {key: value for key, value in study.items() if key != "spec"}
-    return [others, *(merge(spec, arm) if isinstance(arm, Mapping) else arm for arm in arms.values())]
+    return [others, *(whole for arm in arms.values() for whole in _stages(spec, arm))]
+
+
+def _stages(spec: Mapping[str, Any], arm: Any) -> list[Any]:
+    """Return the whole specs of an arm's stages, or its only one; an arm that is none is complained about later."""
+    if not isinstance(arm, Mapping):
+        return [arm]
+    whole = merge(spec, arm)
+    try:
+        return [stage.spec for stage in stages_of(whole, ("arms",), {})]
+    except LabError:
+        return [arm]
 
 
 def apply_settings(spec: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:

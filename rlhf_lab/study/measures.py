@@ -1,67 +1,86 @@
-"""What a study can measure: quantities along a training run, and exact ones that need no sampling."""
+"""What a study can measure along a training run: exact quantities of the policy and the critic at a recorded point."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from rlhf_lab.errors import LabError
-from rlhf_lab.random import Streams
-from rlhf_lab.spec import RunSpec
-from rlhf_lab.training.protocols import Learner
-from rlhf_lab.training.step import Reduction, per_run
-from rlhf_lab.types import clean
-from rlhf_lab.worlds.estimator_error import estimator_error, gradient_error
+from rlhf_lab.study.preference_measures import likelihood, regularised
+from rlhf_lab.training.protocols import Actor, Learner
 from rlhf_lab.worlds.protocol import ExactWorld, open_actions
-from rlhf_lab.worlds.tabular import TabularMDP
 
-__all__ = ["ALONG", "STATIC", "along", "exact_quantities", "first_update", "gap", "references"]
+__all__ = ["ALONG", "Along", "policy_table"]
 
-ALONG = frozenset({"learning_curve", "regret", "value_error", "optimal_action"})
-STATIC = frozenset({"estimator_error", "gradient_error"})
+ALONG: Final = frozenset({"learning_curve", "regret", "value_error", "optimal_action", "regularised", "likelihood"})
 
 
-def along(measures: frozenset[str], learner: Learner) -> dict[str, Tensor]:
-    """Return exact quantities of the learner's present policy and critic, ``[runs]`` each."""
-    world = learner.environment.exact()
-    if world is None:
-        needing = sorted(measures - {"learning_curve"})
-        if needing:
-            raise LabError(
-                f"measure: {needing[0]} needs a world whose exact values are known; this environment has none"
-            )
-        return {}
-    policy = policy_table(learner.actor, world)
-    found: dict[str, Tensor] = {}
-    if measures & {"learning_curve", "regret"}:
-        found["exact_return"] = world.expected_return(policy)
-    if "value_error" in measures:
-        found["value_error"] = _value_error(learner.actor, world, policy)
-    if "optimal_action" in measures:
-        best = world.optimal_action_values()
-        optimal = (best >= best.amax(-1, keepdim=True) - 1e-9).to(policy)
-        found["optimal_action"] = (world.start * (policy * optimal).sum(-1)).sum(-1)
-    return found
+class Along:
+    """Exact quantities along one run. What does not change during the run is computed once, where this is built.
+
+    ``untrained`` makes the policy as it was before any training, that of earlier stages included. ``references`` are
+    levels of the optimum, of the uniform and of the untrained policy, averaged over runs whose worlds differ. Raises
+    ``LabError`` where one of ``measure`` cannot be had here; with ``needed`` False that one is left out.
+    """
+
+    def __init__(
+        self, measure: frozenset[str], learner: Learner, untrained: Callable[[], Actor], *, needed: bool = True
+    ) -> None:
+        self.learner = learner
+        self.measure = measure & ALONG
+        self.world = learner.environment.exact() if hasattr(learner.actor, "action_log_probs") else None
+        self.references: dict[str, dict[str, float]] = {}
+        self._more: list[Callable[[Tensor], dict[str, Tensor]]] = []
+        lacking = sorted(self.measure - {"learning_curve"}) if self.world is None else []
+        if lacking and needed:
+            what = "policy" if learner.environment.exact() is not None else "world whose exact values are known"
+            having = "trainer learns" if what == "policy" else "environment has"
+            raise LabError(f"measure: {lacking[0]} needs a {what}; this {having} none")
+        if self.world is None:
+            self.measure = frozenset()
+            return
+        optimum, uniform = self.world.optimal_return(), self.world.expected_return(self.world.uniform_policy())
+        self.references["exact_return"] = {"optimum": float(optimum.mean()), "uniform": float(uniform.mean())}
+        for begin in (begin for name, begin in _BEGINNINGS.items() if name in self.measure):
+            try:
+                found, references = begin(learner, self.world, policy_table(untrained(), self.world))
+            except LabError:
+                if needed:
+                    raise
+                continue
+            self._more.append(found)
+            self.references |= references
+
+    def gap(self) -> Tensor | None:
+        """Return ``[runs]``: how much less than the optimum the present policy returns; None where nobody asks."""
+        if self.world is None or "regret" not in self.measure:
+            return None
+        return self.world.optimal_return() - self.world.expected_return(policy_table(self.learner.actor, self.world))
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Return exact quantities of the present policy and critic, ``[runs]`` each."""
+        world, actor = self.world, self.learner.actor
+        if world is None:
+            return {}
+        policy = policy_table(actor, world)
+        found: dict[str, Tensor] = {}
+        if self.measure & {"learning_curve", "regret"}:
+            found["exact_return"] = world.expected_return(policy)
+        if "value_error" in self.measure:
+            found["value_error"] = _value_error(actor, world, policy)
+        if "optimal_action" in self.measure:
+            best = world.optimal_action_values()
+            optimal = (best >= best.amax(-1, keepdim=True) - 1e-9).to(policy)
+            found["optimal_action"] = (world.start * (policy * optimal).sum(-1)).sum(-1)
+        for measured in self._more:
+            found |= measured(policy)
+        return found
 
 
-def gap(learner: Learner) -> Tensor:
-    """Return ``[runs]``: how much less than the optimum the present policy returns."""
-    world = learner.environment.exact()
-    if world is None:
-        raise LabError("measure: regret needs a world whose exact values are known; this environment has none")
-    return world.optimal_return() - world.expected_return(policy_table(learner.actor, world))
-
-
-def references(learner: Learner) -> dict[str, dict[str, float]]:
-    """Return the optimum and the uniform policy's exact return, averaged over runs whose worlds differ."""
-    world = learner.environment.exact()
-    if world is None:
-        return {}
-    optimum, uniform = world.optimal_return(), world.expected_return(world.uniform_policy())
-    return {"exact_return": {"optimum": float(optimum.mean()), "uniform": float(uniform.mean())}}
+_BEGINNINGS: Final[Mapping[str, Any]] = {"regularised": regularised, "likelihood": likelihood}
 
 
 def _runs(actor: Any) -> int:
@@ -79,108 +98,6 @@ def policy_table(actor: Any, world: ExactWorld) -> Tensor:
     return probabilities
 
 
-def exact_quantities(measures: frozenset[str], spec: RunSpec, seed: int) -> dict[str, float]:
-    """Return the exact error of the spec's estimator, and of its gradient, at the initial policy. No sampling.
-
-    Where worlds or initial policies differ by seed, they are those of ``seed``.
-    """
-    streams = Streams([seed])
-    environment = spec.environment.build(1, 1, streams["environment"])
-    world = environment.exact()
-    if world is None:
-        raise LabError(f"environment {spec.environment.name!r} has no exact world, so no exact error can be computed")
-    if spec.advantage is None:
-        raise LabError("estimator_error and gradient_error need an advantage; add `advantage: NAME` to the spec")
-    if spec.advantage.scope == "group" and spec.exact.samples < 2:
-        raise LabError(
-            f"exact.samples: advantage {spec.advantage.name!r} compares the episodes of a group; give 2 or more"
-        )
-    actor = spec.policy.build(environment.spaces, 1, streams["policy"])
-    world = _first_run(world)
-    policy = policy_table(actor, world)[0]
-    values = world.state_values(policy)
-    settings = spec.exact
-    critic = (values if settings.critic == "exact" else torch.zeros_like(values)) + settings.critic_error * _pattern(
-        world, values
-    )
-    found: dict[str, float] = {}
-    if "estimator_error" in measures:
-        error = estimator_error(
-            world, policy, spec.advantage, critic, horizon=settings.horizon, samples=settings.samples
-        )
-        found |= {
-            "bias": float(error.bias),
-            "squared_bias": float(error.squared_bias),
-            "variance": float(error.variance),
-            "mse": float(error.mse),
-        }
-    if "gradient_error" in measures:
-        if spec.objective is None:
-            raise LabError("gradient_error needs an objective; add `objective: NAME` to the spec")
-        gradient = gradient_error(
-            world,
-            policy,
-            spec.advantage,
-            spec.objective,
-            critic,
-            horizon=settings.horizon,
-            samples=settings.samples,
-            normalizer=spec.normalizer,
-            jacobian=_jacobian(actor, world),
-        )
-        found |= {
-            "gradient_bias": float(gradient.relative_bias),
-            "gradient_variance": float(gradient.variance_trace),
-            "gradient_cosine": float(gradient.cosine),
-        }
-    return found
-
-
-def first_update(learner: Any) -> dict[str, Tensor]:
-    """Return the first update's loss and gradient on one batch, beside the score-function gradient; ``[runs]`` each.
-
-    ``loss_plus_mean_advantage`` is 0 where the loss is minus the mean advantage; ``gradient_difference`` is the
-    distance to the gradient of -mean(A log pi), relative to that gradient's norm.
-    """
-    if not hasattr(learner, "policy_loss"):
-        raise LabError("measure: first_update needs a trainer with a policy objective, such as online")
-    batch, _ = learner.estimate(learner.environment.collect(learner.actor, learner.options.size))
-    steps = batch.steps
-    valid, advantages = steps["valid"], steps["advantages"]
-    count = per_run(valid)
-    mean = per_run(advantages) / count
-    evaluation = learner.actor.evaluate(batch.samples)
-    reduction = Reduction(learner.components["aggregation"], valid, steps["ends"])
-    loss, _ = reduction(learner.policy_loss(batch.samples, steps, evaluation))
-    score = -per_run(advantages * clean(evaluation.log_probs, valid)) / count
-    gradient, reference = (_gradient(learner.actor, x) for x in (loss, score))
-    norm = reference.norm(dim=1)
-    return {
-        "loss": loss.detach(),
-        "mean_advantage": mean,
-        "loss_plus_mean_advantage": (loss.detach() + mean).abs(),
-        "grad_norm": gradient.norm(dim=1),
-        "gradient_difference": (gradient - reference).norm(dim=1) / norm,
-    }
-
-
-def _gradient(actor: Any, loss: Tensor) -> Tensor:
-    """Return ``[runs, parameters]``: the gradient of each run's loss."""
-    parameters = list(actor.parameters())
-    parts = torch.autograd.grad(loss.sum(), parameters, retain_graph=True, allow_unused=True)
-    return torch.cat([g.flatten(1) for g in parts if g is not None], dim=1)
-
-
-def _first_run(world: ExactWorld) -> ExactWorld:
-    """Return the world of the first run, where runs have worlds of their own."""
-    if not isinstance(world, TabularMDP):
-        return world
-    tables = {name: getattr(world, name) for name in ("transition", "reward")}
-    return dataclasses.replace(
-        world, **{name: table.flatten(0, -4)[0] for name, table in tables.items() if table.ndim > 3}
-    )
-
-
 def _value_error(actor: Any, world: ExactWorld, policy: Tensor) -> Tensor:
     states = torch.arange(len(world.terminal)).expand(_runs(actor), -1)
     with torch.no_grad():
@@ -194,28 +111,3 @@ def _value_error(actor: Any, world: ExactWorld, policy: Tensor) -> Tensor:
 def _reachable(world: ExactWorld) -> Tensor:
     """Return which states an episode can visit, bool ``[s]``, terminal ones left out."""
     return world.occupancy(world.uniform_policy(), discounted=False).reshape(-1, len(world.terminal)).amax(0) > 0
-
-
-def _pattern(world: ExactWorld, values: Tensor) -> Tensor:
-    """Return a fixed critic error ``[states]``: noise with the values' root mean square, 0 at terminal states."""
-    noise = Streams([0], "critic error").normals(0, len(world.terminal))[0].masked_fill(world.terminal, 0)
-    rms = noise[~world.terminal].square().mean().sqrt()
-    return noise / rms * values[~world.terminal].square().mean().sqrt()
-
-
-def _jacobian(actor: Any, world: ExactWorld) -> Tensor:
-    """Return ``[states, actions, parameters]``: the gradient of each log-probability."""
-    states = torch.arange(len(world.terminal))[None]
-    legal = open_actions(world)
-    mask = None if legal is None else legal[None]
-    log_probs = actor.action_log_probs(states, mask)[0]
-    parameters = list(actor.parameters())
-    rows = []
-    for entry in log_probs.flatten():
-        if not bool(entry.isfinite()):  # an illegal action has no gradient
-            rows.append(torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64))
-            continue
-        parts = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
-        flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, parts, strict=True)]
-        rows.append(torch.cat([g.flatten() for g in flat]).double())
-    return torch.stack(rows).view(*log_probs.shape, -1)

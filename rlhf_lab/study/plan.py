@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,25 +14,30 @@ from rlhf_lab.components import Component
 from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry
 from rlhf_lab.spec import Positions, RunSpec, make_spec
-from rlhf_lab.study import measures
-from rlhf_lab.study.arms import Arm, expand
+from rlhf_lab.study.arms import Arm, Stage, expand
 from rlhf_lab.study.conclusions import check_names, check_quantities
+from rlhf_lab.study.estimator_measures import STATIC
+from rlhf_lab.study.measures import ALONG
 from rlhf_lab.study.results import ArmResult
-from rlhf_lab.study.runner import probe, run_arm, told
+from rlhf_lab.study.runner import label, probe, run_arm, told
 from rlhf_lab.study.schema import Study
 from rlhf_lab.study.store import Store
 
 __all__ = ["Plan", "make_plan"]
 
 
+Checked = tuple[RunSpec, list[str]]
+"""A checked spec, and what about it is probably not meant."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """The arms of a study, each with its spec and what about it is probably not meant."""
+    """The arms of a study, each with the specs of its stages."""
 
     study: Study
     registry: Registry
     arms: tuple[Arm, ...]
-    specs: tuple[tuple[RunSpec, list[str]], ...]
+    specs: tuple[tuple[Checked, ...], ...]  # by arm and stage
 
     @property
     def names(self) -> list[str]:
@@ -41,13 +47,18 @@ class Plan:
     @property
     def components(self) -> set[type[Component]]:
         """The classes of all components that the arms use."""
-        return {component for spec, _ in self.specs for component in _components(spec)}
+        return {component for stages in self.specs for spec, _ in stages for component in _components(spec)}
 
-    def probe(self) -> None:
+    def probe(self, chain: bool = False) -> None:
         """Build every arm once, so that what does not fit together is told before anything runs."""
-        for arm, (spec, _) in zip(self.arms, self.specs, strict=True):
-            with told(arm.name, self.registry):
-                probe(spec, frozenset(self.study.measure), self.study.seed_list[0])
+        measure, seed = frozenset(self.study.measure), self.study.seed_list[0]
+        before: dict[str, torch.Tensor] = {}
+        for arm, stages in zip(self.arms, self.specs, strict=True):
+            weights = dict(before)
+            for number, stage in enumerate(arm.stages, 1):
+                with told(label(arm, stage), self.registry):
+                    weights |= probe(stages[number - 1][0], measure, seed, weights, last=number == len(stages))
+            before = weights if chain else {}
 
     def run(
         self,
@@ -56,22 +67,21 @@ class Plan:
         progress: Callable[[float], None],
         earlier: Mapping[str, torch.Tensor] | None = None,
     ) -> ArmResult:
-        """Run one arm on one thread; ``earlier`` are weights to begin with.
+        """Run one arm, stage by stage, on one thread; ``earlier`` are weights to begin with.
 
         One thread takes sums in one order, so that a seed's bits do not depend on what runs beside it.
         """
-        spec, warnings = self.specs[number]
         with _one_thread():
             result = run_arm(
                 self.arms[number],
-                spec,
+                [spec for spec, _ in self.specs[number]],
                 frozenset(self.study.measure),
                 self.study.seed_list,
                 registry=self.registry,
                 store=store,
                 parameters=earlier,
                 known=self.study.references,
-                warnings=tuple(warnings),
+                warnings=tuple(dict.fromkeys(text for _, warnings in self.specs[number] for text in warnings)),
                 progress=progress,
             )
         for score in self.study.scores.values() if result.curves else ():
@@ -82,28 +92,35 @@ class Plan:
 
 def make_plan(study: Study, registry: Registry, where: Positions | None = None) -> Plan:
     """Return the checked plan; raises ``LabError`` for whatever is wrong with any arm, before anything runs."""
-    arms = expand(study)
+    arms = expand(study, where)
     check_names(study, [arm.name for arm in arms])
-    specs = [_spec(arm, study, registry, where or {}) for arm in arms]
-    if set(study.measure) - measures.STATIC and any(spec.trainer is None for spec, _ in specs):
-        raise LabError("spec.trainer: what the study measures needs one; add `trainer: NAME`")
-    for spec, _ in specs:
-        if "exact" in spec.model_fields_set and not set(study.measure) & measures.STATIC:
-            exact = " or ".join(sorted(measures.STATIC))
+    specs = tuple(tuple(_spec(arm, stage, study, registry, where or {}) for stage in arm.stages) for arm in arms)
+    along, exactly = set(study.measure) & ALONG, set(study.measure) & STATIC
+    for spec, _ in itertools.chain.from_iterable(specs):
+        if set(study.measure) - STATIC and spec.trainer is None:
+            raise LabError("spec.trainer: what the study measures needs one; add `trainer: NAME`")
+        if "exact" in spec.model_fields_set and not exactly:
+            exact = " or ".join(sorted(STATIC))
             raise LabError(f"exact: nothing here is measured exactly; measure {exact}, or leave it out")
-    return Plan(study, registry, tuple(arms), tuple(specs))
+    if not along and any(len(stages) > 1 for stages in specs):
+        possible = ", ".join(sorted(ALONG))
+        raise LabError(f"stages: nothing that is measured here looks at a trained policy; measure one of {possible}")
+    return Plan(study, registry, tuple(arms), specs)
 
 
-def _spec(arm: Arm, study: Study, registry: Registry, where: Positions) -> tuple[RunSpec, list[str]]:
-    """Return the arm's checked spec; an error names the arm and the key's place, in the arm or in the common spec."""
-    places = {path[1:]: place for path, place in where.items() if path[:1] == ("spec",)}
-    own = arm.source
-    places |= {path[len(own) :]: place for path, place in where.items() if path[: len(own)] == own and path != own}
+def _spec(arm: Arm, stage: Stage, study: Study, registry: Registry, where: Positions) -> Checked:
+    """Return a stage's checked spec; an error names the arm and the place of the key that counts."""
+    places: dict[tuple[str, ...], str] = {}
+    for source in stage.sources:
+        inside = {path: place for path, place in where.items() if path[: len(source)] == source}
+        if places:
+            inside.pop(source, None)  # the spec as a whole stands where the common one does
+        places |= {path[len(source) :]: place for path, place in inside.items()}
     try:
-        return make_spec(arm.spec, registry, places)
+        return make_spec(stage.spec, registry, places)
     except LabError as error:
-        alone = len(study.arms) == 1 and not study.grid
-        raise LabError(str(error) if alone else f"arm {arm.name!r}:\n{error}") from None
+        alone = len(study.arms) == 1 and not study.grid and not stage.name
+        raise LabError(str(error) if alone else f"arm {label(arm, stage)!r}:\n{error}") from None
 
 
 def _components(value: object) -> Iterator[type[Component]]:

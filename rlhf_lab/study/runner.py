@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,26 +19,36 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.registry import Registry
 from rlhf_lab.spec import Budget, RunSpec
-from rlhf_lab.study import measures
-from rlhf_lab.study.arms import Arm
+from rlhf_lab.study.arms import Arm, Stage
+from rlhf_lab.study.estimator_measures import STATIC, exact_quantities, first_update
+from rlhf_lab.study.measures import ALONG, Along
 from rlhf_lab.study.results import ArmResult, Array
 from rlhf_lab.study.store import Store, fingerprint
-from rlhf_lab.training.protocols import Learner, Setup
+from rlhf_lab.training.protocols import Actor, Learner, Setup
+from rlhf_lab.training.step import initial_actor
 from rlhf_lab.types import BatchError
 from rlhf_lab.worlds.protocol import WorldError
 
-__all__ = ["probe", "run_arm", "start", "told"]
+__all__ = ["label", "probe", "run_arm", "start", "told"]
 
 CHECKPOINT_SECONDS: Final = 5.0
 Progress = Callable[[float], None]
 
 
+def label(arm: Arm, stage: Stage) -> str:
+    """Return what a stage is called: as its arm where it is the only one."""
+    return f"{arm.name}/{stage.name}" if stage.name else arm.name
+
+
+def _setup(spec: RunSpec, seeds: list[int], parameters: Mapping[str, Tensor] | None) -> Setup:
+    return Setup(spec.environment, spec.policy, spec.components, Streams(seeds), parameters or {})
+
+
 def start(spec: RunSpec, seeds: list[int], parameters: Mapping[str, Tensor] | None = None) -> Learner:
-    """Return a learner for the spec, one run per seed, with an earlier stage's weights where given."""
+    """Return a learner for the spec, one run per seed, with earlier stages' weights where given."""
     if spec.trainer is None:
         raise LabError("trainer: the spec has none; add `trainer: NAME`")
-    setup = Setup(spec.environment, spec.policy, spec.components, Streams(seeds), parameters or {})
-    return spec.trainer.build(setup)
+    return spec.trainer.build(_setup(spec, seeds, parameters))
 
 
 @contextmanager
@@ -57,17 +67,31 @@ def told(arm: str, registry: Registry) -> Iterator[None]:
         raise LabError(f"arm {arm!r}: {blamed}") from error
 
 
-def probe(spec: RunSpec, measure: frozenset[str], seed: int) -> None:
-    """Raise ``LabError`` for what shows only once environment, policy and trainer are built, before anything runs."""
-    if measure & measures.ALONG:
-        measures.along(measure & measures.ALONG, start(spec, [seed]))
-    elif "first_update" in measure:
-        start(spec, [seed])
+def _along(spec: RunSpec, measure: frozenset[str], seeds: list[int], learner: Learner, needed: bool) -> Along:
+    def untrained() -> Actor:
+        return initial_actor(_setup(spec, seeds, None), learner.environment.spaces)
+
+    return Along(measure, learner, untrained, needed=needed)
+
+
+def probe(
+    spec: RunSpec, measure: frozenset[str], seed: int, parameters: Mapping[str, Tensor], last: bool
+) -> dict[str, Tensor]:
+    """Build a stage for one seed and return its weights, so that what does not fit is told before anything runs.
+
+    Raises ``LabError`` for what shows only once environment, policy and trainer are built.
+    """
+    if not measure & ALONG and "first_update" not in measure:
+        return {}
+    learner = start(spec, [seed], parameters)
+    if measure & ALONG:
+        _along(spec, measure, [seed], learner, last)()
+    return dict(learner.actor.state_dict())
 
 
 def run_arm(
     arm: Arm,
-    spec: RunSpec,
+    specs: Sequence[RunSpec],
     measure: frozenset[str],
     seeds: list[int],
     *,
@@ -80,50 +104,110 @@ def run_arm(
 ) -> ArmResult:
     """Return what the arm measures; a finished arm is read from the store, an unfinished one goes on where it was.
 
-    ``parameters`` are weights of an earlier stage to begin with, each with the seed axis first; ``known`` are
-    reference levels by metric that override the world's own.
+    ``specs`` are those of the arm's stages. Each begins with the weights of all before it, of two with one name the
+    later's. Curves are the last stage's; of earlier ones the last point is shown as ``stage.metric``. ``parameters``
+    are weights to begin with, each with the seed axis first; ``known`` are reference levels by metric that override
+    the world's own.
     """
     if store is not None and (finished := store.result(arm.name)) is not None:
         return finished
+    weights = dict(parameters or {})
+    done: list[ArmResult] = []
+    for number, (stage, spec) in enumerate(zip(arm.stages, specs, strict=True)):
+
+        def report(fraction: float, number: int = number) -> None:
+            progress((number + fraction) / len(specs))
+
+        one = _Run(label(arm, stage), spec, measure, seeds, registry, store, number == len(specs) - 1)
+        done.append(_stage(one, weights, report))
+        weights |= {name: torch.from_numpy(value) for name, value in done[-1].weights.items()}
+    own = done[-1].references
+    levels = {name: {**own.get(name, {}), **known.get(name, {})} for name in own.keys() | known.keys()}
+    result = replace(_joined(arm, done), warnings=warnings, references=levels)
+    if store is not None:
+        store.finish(result)
+        for stage in arm.stages if len(arm.stages) > 1 else ():
+            store.forget(label(arm, stage))
+    return result
+
+
+def _joined(arm: Arm, stages: Sequence[ArmResult]) -> ArmResult:
+    """Return the arm's result from those of its stages; a seed that failed in one has no curve."""
+    last = replace(stages[-1], name=arm.name, parameters=arm.parameters)
+    if len(stages) == 1:
+        return last
+    named = list(zip((stage.name for stage in arm.stages), stages, strict=True))
+    failed = np.logical_or.reduce([stage.failed for stage in stages])
+    points = len(next(iter(last.curves.values()), ()))
+    curves = dict(last.curves)
+    for name, stage in named[:-1]:
+        curves |= {f"{name}.{metric}": np.tile(curve[-1], (points, 1)) for metric, curve in stage.curves.items()}
+    return replace(
+        last,
+        spec={**last.spec, "stages": {name: stage.spec for name, stage in named}},
+        curves={name: np.where(failed, np.nan, curve) for name, curve in curves.items()},
+        failed=failed,
+        weights={name: value for stage in stages for name, value in stage.weights.items()},
+        seconds=sum(stage.seconds for stage in stages),
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One training run of all seeds: an arm's only stage, or one of several."""
+
+    name: str
+    spec: RunSpec
+    measure: frozenset[str]
+    seeds: list[int]
+    registry: Registry
+    store: Store | None
+    last: bool  # of its arm's stages
+
+
+def _stage(run: _Run, parameters: Mapping[str, Tensor], progress: Progress) -> ArmResult:
+    """Return what the stage measures; a finished one that is not its arm's last is read from the store."""
+    if not run.last and run.store is not None and (finished := run.store.result(run.name)) is not None:
+        return finished
     began = time.perf_counter()
+    spec, seeds, measure = run.spec, run.seeds, run.measure
     resolved = spec.model_dump(mode="json")
-    _tell(registry.hook.rlhf_lab_run_start, arm=arm.name, spec=resolved, seeds=seeds)
+    _tell(run.registry.hook.rlhf_lab_run_start, arm=run.name, spec=resolved, seeds=seeds)
     exact: dict[str, float] = {}
     curves: dict[str, Array] = {}
     x: dict[str, Array] = {}
     failed = np.zeros(len(seeds), dtype=np.bool_)
     references: dict[str, dict[str, float]] = {}
     weights: dict[str, np.ndarray[Any, Any]] = {}
-    with told(arm.name, registry):
-        if measure & measures.STATIC:
-            exact = measures.exact_quantities(measure, spec, seeds[0])
-        if "first_update" in measure:
-            curves = {k: v.numpy()[None] for k, v in measures.first_update(start(spec, seeds)).items()}
+    with told(run.name, run.registry):
+        if run.last and measure & STATIC:
+            exact = exact_quantities(measure, spec, seeds[0])
+        if run.last and "first_update" in measure:
+            curves = {k: v.numpy()[None] for k, v in first_update(start(spec, seeds, parameters)).items()}
             x = {"iteration": np.zeros(1)}
-        if measure & measures.ALONG:
+        if measure & ALONG:
             learner = start(spec, seeds, parameters)
-            recorder = _train(arm.name, learner, spec, measure, seeds, registry, store, progress)
+            recorder = _train(run, learner, progress)
             weights = {name: value.numpy() for name, value in learner.actor.state_dict().items()}
             curves |= recorder.curves()
             x |= recorder.axes()
             failed, references = ~recorder.alive, recorder.references
     result = ArmResult(
-        name=arm.name,
+        name=run.name,
         spec=resolved,
-        parameters=arm.parameters,
+        parameters={},
         seeds=tuple(seeds),
         x=x,
         curves=curves,
         exact=exact,
         failed=failed,
-        references={k: references.get(k, {}) | dict(known.get(k, {})) for k in references.keys() | known.keys()},
+        references=references,
         weights=weights,
-        warnings=warnings,
         seconds=time.perf_counter() - began,
     )
-    if store is not None:
-        store.finish(result)
-    _tell(registry.hook.rlhf_lab_run_end, arm=arm.name, metrics={k: v[-1] for k, v in curves.items()})
+    if not run.last and run.store is not None:
+        run.store.finish(result)
+    _tell(run.registry.hook.rlhf_lab_run_end, arm=run.name, metrics={k: v[-1] for k, v in curves.items()})
     progress(1.0)
     return result
 
@@ -205,42 +289,36 @@ class _Recorder:
         self.regret = self.points[-1].get("regret", 0.0) if self.points else 0.0
 
 
-def _train(
-    arm: str,
-    learner: Learner,
-    spec: RunSpec,
-    measure: frozenset[str],
-    seeds: list[int],
-    registry: Registry,
-    store: Store | None,
-    progress: Progress,
-) -> _Recorder:
-    recorder = _Recorder(alive=learner.alive.numpy().copy(), references=measures.references(learner))
-    identity = fingerprint([spec.model_dump(mode="json"), seeds])
+def _train(run: _Run, learner: Learner, progress: Progress) -> _Recorder:
+    spec, store, hook = run.spec, run.store, run.registry.hook
+    measured = _along(run.spec, run.measure, run.seeds, learner, run.last)
+    recorder = _Recorder(alive=learner.alive.numpy().copy(), references=measured.references)
+    identity = fingerprint([spec.model_dump(mode="json"), run.seeds])
     amount = spec.budget.amount
-    spent: Array = np.zeros(len(seeds))
+    spent: Array = np.zeros(len(run.seeds))
     if store is not None and getattr(learner.environment, "resumable", True):
-        spent = _resume(arm, learner, recorder, store, identity, spent)
+        spent = _resume(run.name, learner, recorder, store, identity, spent)
     saved = time.monotonic()
     while (spent < amount).any():
         resting = spent >= amount
         if resting.any():
             learner.rest(torch.from_numpy(resting))
-        if "regret" in measure:  # of the policy that acts in this iteration
-            recorder.regret = recorder.regret + np.where(resting, 0.0, measures.gap(learner).numpy())
+        gap = measured.gap()  # of the policy that acts in this iteration
+        if gap is not None:
+            recorder.regret = recorder.regret + np.where(resting, 0.0, gap.numpy())
         metrics = learner.step(float(spent[0]) / amount if spec.budget.unit == "iterations" else _parts(spent, amount))
         recorder.add({k: v for k, v in metrics.items() if k not in ("steps", "episodes")}, resting)
         spent = _spent(spec.budget, learner, metrics)
         recorder.alive = learner.alive.numpy().copy()
         over = not (spent < amount).any()
         if learner.iteration % spec.record_every == 0 or over:
-            along = measures.along(measure, learner)
-            if "regret" in measure:
-                along["regret"] = torch.as_tensor(recorder.regret)
-            point = recorder.close(learner.iteration, metrics, along)
-            _tell(registry.hook.rlhf_lab_run_step, arm=arm, iteration=learner.iteration, metrics=point)
+            now = measured()
+            if gap is not None:
+                now["regret"] = torch.as_tensor(recorder.regret)
+            point = recorder.close(learner.iteration, metrics, now)
+            _tell(hook.rlhf_lab_run_step, arm=run.name, iteration=learner.iteration, metrics=point)
             if store is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(arm, learner, recorder, store, identity, spent)
+                _save(run.name, learner, recorder, store, identity, spent)
                 saved = time.monotonic()
         progress(min(float(spent.min()) / amount, 1.0))
     return recorder

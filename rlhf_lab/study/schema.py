@@ -16,6 +16,10 @@ MEASURES = {
     "regret": "exact return of the optimum minus that of the acting policy, summed over all iterations",
     "value_error": "RMS error of the critic against the exact values, over all states that can be visited",
     "optimal_action": "probability of an optimal action under the policy, averaged over the start distribution",
+    "regularised": "exact objective E r - beta KL(policy || reference) in a world of token strings, its gap to the "
+    "optimum, both KLs and distances of probabilities; the reference is the policy before any training of the arm",
+    "likelihood": "log-likelihood of the data's best and worst responses and the exact probability of all responses "
+    "that they never show, and their changes since before any training; in arms that learn from data",
     "estimator_error": "exact bias, variance and MSE of the advantage estimator in the first seed's world; no sampling",
     "gradient_error": "exact bias, variance trace and cosine of the expected gradient of the loss summed over each "
     "episode, whatever the aggregation, in the first seed's world; no sampling",
@@ -161,7 +165,10 @@ class Study(_Model):
     description: str = Field(default="", description="what it asks and how it answers, in a paragraph")
     spec: dict[str, Any] = Field(description="the common spec: environment, policy, trainer, advantage, objective ...")
     arms: dict[str, dict[str, Any]] = Field(
-        default={"base": {}}, min_length=1, description="overrides by arm: nested, or dotted paths"
+        default={"base": {}},
+        min_length=1,
+        description="overrides by arm: nested, or dotted paths; with `stages: {name: overrides}` an arm is trained in "
+        "stages, each from the weights of all before it, and its curves are those of the last",
     )
     grid: dict[str, list[Any]] = Field(default_factory=dict, description="dotted path -> values; crossed with the arms")
     seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] | list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(

@@ -4,6 +4,7 @@ study.json          the resolved study; one that runs anything else is refused h
 provenance.json     versions, plugins, hardware, seeds; under "resumed" whatever it went on with that was different
 arms/NAME.safetensors               a finished arm: curves, final weights, the rest as JSON metadata
 arms/NAME.checkpoint.safetensors    an unfinished arm: learner state and curves so far, in one file
+arms/NAME-STAGE-...safetensors      the same of an arm's stages, until the arm is finished
 report.html results.json scores.csv curves.csv
 """
 
@@ -14,6 +15,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,6 +130,11 @@ class Store:
     def save_checkpoint(self, arm: str, arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) -> None:
         """Keep an unfinished arm; state and curves stand in one file, so that they always belong together."""
         self._write(self.arms / f"{_slug(arm)}.checkpoint.safetensors", arrays, meta)
+
+    def forget(self, arm: str) -> None:
+        """Remove what is kept of an arm or of a stage, finished or not."""
+        for ending in ("", ".checkpoint"):
+            self._guard(partial((self.arms / f"{_slug(arm)}{ending}.safetensors").unlink, missing_ok=True))
 
     def results(self) -> Results:
         """Return what the directory holds: all arms that are finished, in the study's order."""

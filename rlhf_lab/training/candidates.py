@@ -17,7 +17,7 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.training.samples import taker
 from rlhf_lab.types import Rankings, Scores
 
-__all__ = ["Candidates", "Scored", "rankings", "scores"]
+__all__ = ["Candidates", "Scored", "best_and_worst", "rankings", "scores"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,26 @@ class Candidates:
         labels = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "inputs"}
         found: dict[str, Any] = {name: change(name, x) for name, x in labels.items() if x is not None}
         return replace(self, inputs={name: change(name, x) for name, x in self.inputs.items()}, **found)
+
+
+def best_and_worst(candidates: Candidates) -> tuple[Tensor, Tensor]:
+    """Return which responses of each row are its best and its worst, bool ``[runs, rows, k]`` each.
+
+    By ``desirable`` where that is given, else by ``ranks``, by ``targets``, or by their order. Equals share a place; a
+    row whose responses are all equal has best ones only.
+    """
+    valid = torch.ones_like(candidates.lengths, dtype=torch.bool) if candidates.valid is None else candidates.valid
+    if candidates.desirable is not None:
+        return valid & candidates.desirable, valid & ~candidates.desirable
+    if candidates.ranks is not None:
+        place = candidates.ranks.double()
+    elif candidates.targets is not None:
+        place = -candidates.targets.double()
+    else:
+        place = torch.arange(valid.shape[-1], dtype=torch.float64).expand(valid.shape)
+    first = place.masked_fill(~valid, torch.inf).amin(-1, keepdim=True)
+    last = place.masked_fill(~valid, -torch.inf).amax(-1, keepdim=True)
+    return valid & (place == first), valid & (place == last) & (last > first)
 
 
 @dataclass(frozen=True)

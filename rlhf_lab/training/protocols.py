@@ -24,6 +24,7 @@ __all__ = [
     "Actor",
     "BuiltEnvironment",
     "Evaluation",
+    "KnownEnvironment",
     "Learner",
     "RankedEnvironment",
     "RankingActor",
@@ -157,6 +158,29 @@ class RankedEnvironment(BuiltEnvironment, Protocol):
 
     def adopt(self, parameters: Mapping[str, Tensor]) -> None:
         """Take over what earlier stages have learned, such as the reward that is paid."""
+        ...
+
+
+class KnownEnvironment(RankedEnvironment, Protocol):
+    """A ranked environment of which every response is known; its exact world is a ``SequenceWorld``."""
+
+    @property
+    def beta(self) -> float:
+        """The price of the KL to the reference in the exact objective."""
+        ...
+
+    @property
+    def true_rewards(self) -> Tensor:
+        """The reward that policies are judged by, ``[runs, x, y]`` float64."""
+        ...
+
+    @property
+    def paid_rewards(self) -> Tensor:
+        """The reward that ``collect`` pays, ``[runs, x, y]`` float64."""
+        ...
+
+    def all_responses(self) -> Candidates:
+        """Return every response to every prompt: a row per prompt, ``[runs, x, y]``."""
         ...
 
 
