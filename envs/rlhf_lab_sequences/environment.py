@@ -130,7 +130,8 @@ class BuiltSequences:
         state, token = states.gather(2, last)[..., 0], tokens.gather(2, last)[..., 0]
         numbers = self.tree.response_of[state % self.tree.prefixes * self.tree.vocabulary + token]
         prompts = state // self.tree.prefixes
-        if bool((batch.terminated.sum(-1) != 1).any() | (states[..., 0] % self.tree.prefixes != 0).any()):
+        whole = (batch.terminated.sum(-1) == 1) & batch.terminated.gather(2, last)[..., 0]
+        if not bool((whole & (states[..., 0] % self.tree.prefixes == 0)).all()):
             raise LabError("candidates: every row must be one whole response; collect episodes, not steps")
         rows = numbers.shape[1]
         grouped = (rows % together == 0) and _constant(prompts.view(-1, rows // together, together))

@@ -42,8 +42,8 @@ class WorldData(PreferenceData):
         default="reference", description="base of the answers: the policy before training, or all responses alike"
     )
     coverage: float = Field(default=1.0, gt=0, le=1, description="share of each prompt's responses that can occur")
-    uncovered: Literal["random", "best"] = Field(
-        default="random", description="which responses never occur: random ones, drawn per seed, or the best ones"
+    uncovered: Literal["random", "best", "worst"] = Field(
+        default="random", description="which responses never occur: random ones, drawn per seed, or the best or worst"
     )
     temperature: float = Field(default=1.0, ge=0, description="of the labels; 0 = the better one always wins")
     ties: float = Field(
@@ -100,7 +100,10 @@ class WorldData(PreferenceData):
         if self.behaviour == "reference":
             states = torch.arange(len(world.terminal)).expand(runs, -1)
             base = world.response_log_probs(reference.action_log_probs(states).double().exp())
-        keys = rewards if self.uncovered == "best" else streams["coverage"].uniforms(0, *rewards.shape[1:])
+        if self.uncovered == "random":
+            keys = streams["coverage"].uniforms(0, *rewards.shape[1:])
+        else:
+            keys = rewards if self.uncovered == "best" else -rewards
         hidden = (torch.arange(responses) >= self.covered(responses)).expand_as(rewards)
         order = keys.argsort(dim=-1, stable=True)  # those at the end are left out
         base = base.masked_fill(torch.zeros_like(hidden).scatter(-1, order, hidden), -math.inf)
