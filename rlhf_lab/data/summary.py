@@ -153,7 +153,7 @@ class Summary:
             yield "" if i else "files", f"{path} ({kind}, {size:,} bytes)"
         yield "form", f"{self.form}: {', '.join(self.columns)}"
         if self.form == "rankings":
-            yield "", "ranking = the rank of each response: 1 is the best, equal ranks are a tie"
+            yield "", "ranking: the rank of each response, 1 = best, equal = tie"
         if self.unread:
             yield "not read", ", ".join(self.unread)
         yield "rows", f"{self.read:,} read, {self.used:,} used, {self.skipped.total():,} skipped"
