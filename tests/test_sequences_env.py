@@ -549,6 +549,13 @@ def test_an_impossible_reward_is_refused(make, message):
         make()
 
 
+@pytest.mark.parametrize("reward", [TokenReward(values=(1.0, 2.0)), RewardError(), RewardError(error="biased")])
+def test_a_resolved_reward_can_be_read_again(reward):
+    fields = reward.model_dump(mode="json")
+    assert fields.pop("name") == reward.name
+    assert type(reward)(**fields) == reward
+
+
 @pytest.mark.parametrize(
     ("reward", "message"),
     [

@@ -96,8 +96,9 @@ class BuiltSequences:
 
     def all_responses(self) -> Candidates:
         """Return every response of every prompt: a row per prompt, ``[runs, x, y]``."""
+        prompts = torch.arange(self.component.prompts)[None]
         numbers = torch.arange(self.tree.responses).expand(1, self.component.prompts, -1)
-        return side_by_side(self.tree, torch.arange(self.component.prompts).expand(self.runs, -1), numbers)
+        return side_by_side(self.tree, prompts, numbers, self.runs)
 
     def collect(self, actor: Actor, size: Size) -> Samples:
         """Act and return trajectories; see ``BuiltEnvironment``. Rows that share a prompt follow each other."""

@@ -39,7 +39,7 @@ class Population(WorldData):
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
-        if self.ties > 1 and self.candidates > 2:
+        if self.ties > 1 and self.width > 2:
             raise ValueError("ties: exact probabilities of ties are known for pairs only; set candidates: 2")
         return self
 
@@ -71,8 +71,9 @@ class Population(WorldData):
             found["targets"] = rewards.flatten(1, 2)
         return side_by_side(
             environment.tree,
-            torch.arange(count).repeat_interleave(weights.shape[-1]).expand(runs, -1),
+            torch.arange(count).repeat_interleave(weights.shape[-1]).expand(len(numbers), -1),
             numbers.repeat(1, 1, chances.shape[2], 1).flatten(1, 2),
+            runs,
             weights=weights.flatten(1),
             **found,
         )

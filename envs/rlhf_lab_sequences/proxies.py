@@ -43,7 +43,7 @@ class RewardError(ResponseReward):
     @model_validator(mode="after")
     def _used(self) -> Self:
         for name, kind in (("df", "student_t"), ("share", "biased")):
-            if name in self.model_fields_set and self.error != kind:
+            if getattr(self, name) != type(self).model_fields[name].default and self.error != kind:
                 raise ValueError(f"{name}: belongs to error: {kind}, and error is {self.error!r}; leave it out")
         if self.reward is not None and not isinstance(self.reward, ResponseReward):
             raise ValueError(f"reward: {self.reward.name!r} does not pay whole responses of token strings")

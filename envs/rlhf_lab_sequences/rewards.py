@@ -76,9 +76,9 @@ class TokenReward(ResponseReward):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        ignored = sorted({"scale", "by_position", "per_run"} & self.model_fields_set)
-        if self.values is not None and ignored:
-            raise ValueError(f"{ignored[0]}: nothing is drawn where values are given; leave it out")
+        for name in ("scale", "by_position", "per_run"):
+            if self.values is not None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: nothing is drawn where values are given; leave it out")
         return self
 
     def table(self, task: RewardTask, streams: Streams) -> Tensor:

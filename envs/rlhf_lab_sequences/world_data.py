@@ -34,7 +34,9 @@ class WorldData(PreferenceData):
     form: Form = Field(
         default="rankings", description="rankings, unpaired (one answer, desirable or not) or scored (a number each)"
     )
-    candidates: int = Field(default=2, ge=1, description="answers per row; unpaired data has one")
+    candidates: int | None = Field(
+        default=None, ge=1, description="answers per row; None: 2, or 1 where the data is unpaired"
+    )
     strength: float | tuple[float, ...] = Field(
         default=0.0, description="how much better than the base the players answer; below 0 = worse; several are mixed"
     )
@@ -52,18 +54,17 @@ class WorldData(PreferenceData):
 
     @model_validator(mode="after")
     def _used(self) -> Self:
-        given = self.model_fields_set
-        if self.form == "rankings" and self.candidates < 2:
+        if self.form == "rankings" and self.width < 2:
             raise ValueError("candidates: a ranking needs 2 or more; for single answers use form: unpaired or scored")
-        if self.form == "unpaired" and "candidates" in given and self.candidates != 1:
+        if self.form == "unpaired" and self.candidates not in (None, 1):
             raise ValueError("candidates: unpaired data has one answer per row; leave it out")
         if self.form != "rankings" and self.ties > 1:
             raise ValueError(f"ties: only rankings have ties, and form is {self.form!r}; leave it out")
-        if self.form == "scored" and "temperature" in given:
+        if self.form == "scored" and self.temperature != 1:
             raise ValueError("temperature: scores are not drawn with one; leave it out")
         if self.ties > 1 and self.temperature == 0:
             raise ValueError("ties: at temperature 0 there is no threshold for a difference; give a temperature")
-        if "uncovered" in given and self.coverage == 1:
+        if self.uncovered == "best" and self.coverage == 1:
             raise ValueError("uncovered: coverage is 1, so that nothing is left out; lower coverage")
         if self.strength == ():
             raise ValueError("strength: give at least one number")
@@ -77,7 +78,9 @@ class WorldData(PreferenceData):
     @property
     def width(self) -> int:
         """How many answers a row has."""
-        return 1 if self.form == "unpaired" else self.candidates
+        if self.candidates is not None:
+            return self.candidates
+        return 1 if self.form == "unpaired" else 2
 
     @torch.no_grad()
     def build(self, environment: BuiltEnvironment, reference: Actor, streams: Streams) -> Candidates:
