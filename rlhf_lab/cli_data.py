@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rlhf_lab.cli_options import PATIENCE, Json
+from rlhf_lab.cli_options import PATIENCE, Json, Plugins, open_registry
 
 __all__ = ["data"]
 
@@ -24,6 +24,7 @@ def data(
         Literal["stop", "skip"], typer.Option("--on-bad-row", help="Stop at the first one, or skip and count.")
     ] = "stop",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop when so many rows are used.")] = None,
+    plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Check files of preference data row by row. Exit code 0: all is good; 1: not all; 2: it could not be read."""
@@ -33,6 +34,8 @@ def data(
     from rlhf_lab.data.files import read_rankings
     from rlhf_lab.data.summary import Summary
 
+    if plugin:
+        open_registry(plugin)  # files need no plugin; one that does not load is told of, as with every command
     summary, problem, whole = Summary(), "", True
     try:
         with _reading() as watch:

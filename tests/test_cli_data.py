@@ -119,6 +119,7 @@ def test_a_form_can_be_forced(command):
         ),
         (["data.jsonl", "--limit", "0"], "rlhf-lab: Invalid value for '--limit'"),
         (["data.jsonl", "--on-bad-row", "go"], "rlhf-lab: Invalid value for '--on-bad-row'"),
+        (["data.jsonl", "--plugin", "none.py"], "rlhf-lab: plugin none.py did not load: there is no such file"),
         ([], "rlhf-lab: Missing argument 'FILE'"),
     ],
 )

@@ -244,6 +244,7 @@ def test_what_is_no_text_is_named(change, says):
         ("blue", "green", "chosen: shares no beginning with rejected, so there is no prompt; give the prompt a column"),
         ([ASK, BLUE], [ASK], "rejected: is empty behind the beginning that both share"),
         ([ASK, BLUE], [ASK, ASK], "rejected: begins with the role 'user'"),
+        (f"{DIALOGUE} I see.", f"{DIALOGUE} ", "rejected: is empty behind the beginning that both share"),
         ("The sky:", "The sky: green", "chosen: is empty behind the beginning that both share"),
     ],
 )
@@ -532,6 +533,8 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file():
     [
         ("none.jsonl", "there is no file 'none.jsonl' in "),
         ("*.parquet", "no file matches '*.parquet' in "),
+        ("/dev/null", "/dev/null is a pipe or a device; write the rows to a file"),
+        ("x" * 300, f"cannot read '{'x' * 300}': "),
         ("sub", "sub is a directory; name the files in it, as by sub/*.jsonl"),
         ([], "no file of preference data is named"),
         ("", "no file of preference data is named"),

@@ -59,22 +59,30 @@ def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
         raise LabError("no file of preference data is named; give a path, a pattern such as data/*.jsonl, or a list")
     found: list[Path] = []
     for each in asked:
-        path = Path(each)
-        if path.is_dir():
-            raise LabError(f"{path} is a directory; name the files in it, as by {path / '*.jsonl'}")
-        if path.exists():
-            found.append(path)
-            continue
-        names = glob.glob(str(each), recursive=True)  # noqa: PTH207  Path.glob takes no absolute pattern
-        matches = sorted(Path(name) for name in names if Path(name).is_file())
-        if not matches:
-            what = "no file matches" if glob.has_magic(str(each)) else "there is no file"
-            raise LabError(f"{what} {str(each)!r} in {Path.cwd()}")
-        found += matches
+        try:
+            found += _files(str(each))
+        except (OSError, ValueError) as error:  # such as a name that is too long
+            raise LabError(f"cannot read {str(each)!r}: {error}") from None
     twice = next((path for i, path in enumerate(found) if path in found[:i]), None)
     if twice is not None:
         raise LabError(f"{twice} is named twice; its rows would count twice")
     return found
+
+
+def _files(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_dir():
+        raise LabError(f"{path} is a directory; name the files in it, as by {path / '*.jsonl'}")
+    if path.exists() and not path.is_file():
+        raise LabError(f"{path} is a pipe or a device; write the rows to a file")
+    if path.exists():
+        return [path]
+    matches = glob.glob(name, recursive=True)  # noqa: PTH207  Path.glob takes no absolute pattern
+    files = sorted(match for match in map(Path, matches) if match.is_file())
+    if not files:
+        what = "no file matches" if glob.has_magic(name) else "there is no file"
+        raise LabError(f"{what} {name!r} in {Path.cwd()}")
+    return files
 
 
 def open_source(path: Path, notes: Notes) -> Source:

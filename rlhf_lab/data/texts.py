@@ -18,16 +18,22 @@ _ASKING: Final = ("user", "system")  # the roles of a prompt
 
 def text_of(value: Any, field: str, notes: Counter[str]) -> Text:
     """Return a column's value as a text; raises ``BadRowError`` where it is none, or says nothing."""
-    if type(value) is str:
-        if not value or value.isspace():
-            raise BadRowError(field, "is empty", due="give it words, or remove the row")
-        return value
-    if not isinstance(value, list):
+    if isinstance(value, str):
+        text: Text = value
+    elif isinstance(value, list):
+        text = tuple(_turn(message, f"{field}[{i}]", notes) for i, message in enumerate(value))
+    else:
         raise BadRowError(field, "is no text", found=shown(value), due=_DUE)
-    turns = tuple(_turn(message, f"{field}[{i}]", notes) for i, message in enumerate(value))
-    if not any(turn.content.strip() for turn in turns):
+    if _blank(text):
         raise BadRowError(field, "is empty", due="give it words, or remove the row")
-    return turns
+    return text
+
+
+def _blank(text: Text) -> bool:
+    """Return whether nothing is said."""
+    if isinstance(text, str):
+        return not text or text.isspace()
+    return not any(turn.content.strip() for turn in text)
 
 
 def _turn(message: Any, field: str, notes: Counter[str]) -> Turn:
@@ -76,7 +82,7 @@ def apart(chosen: Text, rejected: Text) -> tuple[Text, Text, Text]:
             due="give the prompt a column of its own",
         )
     for field, text in (("chosen", chosen), ("rejected", rejected)):
-        if len(text) == end:
+        if _blank(text[end:]):
             raise BadRowError(field, "is empty behind the beginning that both share", due="remove the row")
     return chosen[:end], chosen[end:], rejected[end:]
 
