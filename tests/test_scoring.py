@@ -12,6 +12,7 @@ from scipy import stats
 from token_worlds import (
     ASKED,
     LINEAR,
+    OTHERS,
     OWN,
     POLICIES,
     WORLD,
@@ -59,7 +60,7 @@ def test_a_response_s_score_is_the_sum_over_its_tokens(name: str) -> None:
     assert torch.allclose(actor.score(ASKED).log_probs, due, rtol=1e-12)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, database=None)
+@settings(max_examples=8, deadline=None, derandomize=True, database=None)
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0, 8), eos=st.sampled_from([None, 0, 2]))
 @pytest.mark.parametrize("name", POLICIES)
 def test_the_probabilities_of_all_responses_sum_to_one(name: str, seed: int, scale: float, eos: int | None) -> None:
@@ -309,7 +310,7 @@ def test_rewards_of_linear_preferences_are_linear_in_the_weights(name: str) -> N
 # Runs
 
 SEEDS = (11, 4, 0, 7, 2)
-SIZES = {"27 states": (3, 3, 2), "86 states": (4, 4, 1), "32 states": (2, 5, 1), "7 states": (5, 2, 1)}
+SIZES = ((3, 3, 2), (4, 4, 1), (5, 2, 1))  # 27, 86 and 7 states
 
 
 def train(name: str, seeds: tuple[int, ...], world: Spaces, updates: int) -> dict[str, Tensor]:
@@ -336,17 +337,16 @@ def train(name: str, seeds: tuple[int, ...], world: Spaces, updates: int) -> dic
 def assert_same_bits(name: str, size: tuple[int, int, int], updates: int) -> None:
     world = token_world(*size)
     together = train(name, SEEDS, world, updates)
-    for group in ((0,), (4,), (4, 1), (0, 2, 3)):
+    for group in ((0,), (4, 1)):
         alone = train(name, tuple(SEEDS[i] for i in group), world, updates)
         for key, found in alone.items():
             assert bool(found.isfinite().all())
             assert torch.equal(found, together[key][list(group)]), (key, group)
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(("name", "size"), [*((n, s) for n in OWN for s in SIZES), *((n, SIZES[0]) for n in OTHERS)])
 def test_a_seed_s_training_has_the_same_bits_whatever_runs_beside_it(name: str, size: tuple[int, int, int]) -> None:
-    assert_same_bits(name, size, updates=8)
+    assert_same_bits(name, size, updates=4)
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -33,11 +33,12 @@ OWN: dict[str, Policy] = {  # made for such worlds
     "features-table": LinearFeatures(features=((1.0,), (0.5,), (2.0,)), scale=1.0),
     "transformer": Transformer(width=6, heads=2, layers=2, scale=1.0, critic=True),
 }
-POLICIES: dict[str, Policy] = OWN | {  # and those for any finite world
+OTHERS: dict[str, Policy] = {  # for any finite world
     "any-tabular": TabularSoftmax(),
     "any-linear": LinearSoftmax(),
     "any-mlp": MLP(hidden=(7,)),
 }
+POLICIES = OWN | OTHERS
 LINEAR = [name for name in OWN if name.startswith("features")]
 
 
