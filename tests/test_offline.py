@@ -66,7 +66,7 @@ def test_what_does_not_count_in_a_ragged_row_changes_nothing() -> None:
 def test_an_epoch_sees_each_row_once_in_minibatches_that_differ_by_one_row_at_most() -> None:
     found = learner(data=Records(rows=11), trainer={"name": "offline", "minibatch": 4, "updates": 3})
     for epoch in range(2):
-        parts = [found._epochs.index(3 * epoch + part) for part in range(3)]
+        parts = [found._records.epochs.index(3 * epoch + part) for part in range(3)]
         assert [part.shape[1] for part in parts] == [3, 4, 4]
         rows = torch.cat(parts, dim=1)
         assert torch.equal(rows.sort(dim=1).values, torch.arange(11).expand(2, 11))
@@ -75,8 +75,8 @@ def test_an_epoch_sees_each_row_once_in_minibatches_that_differ_by_one_row_at_mo
 
 def test_an_epoch_s_order_depends_on_seed_and_epoch_alone() -> None:
     small, large = (learner((3, 5), data=Records(rows=12), trainer={"name": "offline", "minibatch": m}) for m in (3, 6))
-    threes = torch.cat([small._epochs.index(4 + part) for part in range(4)], dim=1)
-    sixes = torch.cat([large._epochs.index(2 + part) for part in range(2)], dim=1)
+    threes = torch.cat([small._records.epochs.index(4 + part) for part in range(4)], dim=1)
+    sixes = torch.cat([large._records.epochs.index(2 + part) for part in range(2)], dim=1)
     assert torch.equal(threes, sixes)
 
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numba
+import numpy as np
+import torch
 from torch import Tensor
 
 from rlhf_lab.random import Streams
 from rlhf_lab.training.candidates import Candidates
 
 __all__ = ["Epochs"]
+
+
+@numba.njit(cache=True)
+def _shuffle(order: Any, uniforms: Any) -> None:
+    """Shuffle each row of ``order [runs, n]`` in place: Fisher and Yates as in Knuth's algorithm P, from the end on."""
+    runs, rows = order.shape
+    for run in range(runs):
+        for last in range(rows - 1, 0, -1):
+            other = int(uniforms[run, last] * (last + 1))
+            order[run, last], order[run, other] = order[run, other], order[run, last]
 
 
 class Epochs:
@@ -35,7 +50,9 @@ class Epochs:
             return None
         epoch, part = divmod(number, self.count)
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, self._streams.uniforms(epoch, self.rows).argsort(dim=1, stable=True)
+            order = np.tile(np.arange(self.rows), (self._streams.runs, 1))
+            _shuffle(order, self._streams.uniforms(epoch, self.rows).numpy())
+            self._order = epoch, torch.from_numpy(order)
         return self._order[1][:, self.rows * part // self.count : self.rows * (part + 1) // self.count]
 
     def batch(self, candidates: Candidates, number: int) -> Candidates:

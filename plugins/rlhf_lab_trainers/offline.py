@@ -10,20 +10,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rlhf_lab.components import Component, Trainer
+from rlhf_lab.components import Component
 from rlhf_lab.errors import LabError
 from rlhf_lab.training.candidates import Candidates, best_and_worst
 from rlhf_lab.training.protocols import Setup
-from rlhf_lab.training.step import initial_actor, shares
+from rlhf_lab.training.step import shares
 from rlhf_lab.types import clean
 from rlhf_lab_trainers.epochs import Epochs
 from rlhf_lab_trainers.preference_learner import GIVEN, PreferenceLearner
-from rlhf_lab_trainers.ranking_checks import check_data, unread_labels
+from rlhf_lab_trainers.ranking_checks import unread_labels
+from rlhf_lab_trainers.records import OnRecords, Records
 
 __all__ = ["Offline", "OfflineLearner"]
 
 
-class Offline(Trainer):
+class Offline(OnRecords):
     """Minimise a preference objective on fixed data: DPO and its family, or supervised learning on the best responses.
 
     The loss of a run is sum_i w_i L_i / sum_i w_i over the rows i of a minibatch, with w_i the row's weight in the data
@@ -46,12 +47,7 @@ class Offline(Trainer):
     uses: ClassVar[Mapping[str, bool]] = {"data": True, "preference": True, "optimizer": True}
     provides = GIVEN
 
-    minibatch: int | None = Field(
-        default=None, ge=1, description="most rows per optimiser step; default: all rows in one"
-    )
-    updates: int = Field(default=1, ge=1, description="optimiser steps per iteration")
     warm_up: int = Field(default=0, ge=0, description="steps of maximum likelihood on the best responses at first")
-    max_grad_norm: float = Field(default=0.0, ge=0, description="largest gradient norm per run; 0 = no clipping")
 
     def problems(self, components: Mapping[str, Component]) -> list[str]:
         """Return labels that the objective does not read, and minibatches that cut what it looks at as a whole."""
@@ -73,21 +69,22 @@ class OfflineLearner(PreferenceLearner):
         objective = setup.components["preference"]
         super().__init__(setup, options.max_grad_norm, objective)
         self.options = options
-        untrained = initial_actor(setup, self.environment.spaces)
-        self.data: Candidates = self.components["data"].build(self.environment, untrained, setup.streams["data"])
-        check_data(self.data, objective, setup.streams.seeds)
-        self._epochs = Epochs(self.data.rows, options.minibatch, setup.streams["minibatches"])
-        if self.takes_mismatched and self._epochs.smallest < 2:
+        self._records = Records(options, setup, self.environment, objective)
+        smallest = self._records.epochs.smallest
+        if self.takes_mismatched and smallest < 2:
             raise LabError(
                 f"trainer.minibatch: preference {objective.name!r} compares a row with the next one's responses, which "
-                f"minibatches of {self._epochs.smallest} of {self.data.rows} rows do not hold; give a larger one"
+                f"minibatches of {smallest} of {self.data.rows} rows do not hold; give a larger one"
             )
         if self.with_reference:
             self.actor.keep_reference()
         with torch.no_grad():
-            self._loss(
-                self._epochs.batch(self.data, 0)
-            )  # what policy or objective refuses is told before anything runs
+            self._loss(self._records.epochs.batch(self.data, 0))  # what is refused is told before anything runs
+
+    @property
+    def data(self) -> Candidates:
+        """The data of all runs."""
+        return self._records.all
 
     def step(self, progress: float | Tensor) -> dict[str, Tensor]:
         """Take ``updates`` optimiser steps, in the first iteration after the warm-up."""
@@ -96,8 +93,7 @@ class OfflineLearner(PreferenceLearner):
         return super().step(progress)
 
     def _batches(self) -> Iterator[Candidates]:
-        for _ in range(self.options.updates):
-            yield self._epochs.batch(self.data, self.updates)
+        yield from self._records.minibatches(self.updates)
 
     def _warm_up(self) -> None:
         """Raise the likelihood of the best responses, then begin anew with the optimiser and keep the reference."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -10,8 +9,6 @@ from torch import Tensor
 
 from rlhf_lab.training.candidates import Candidates, rankings
 from rlhf_lab.training.protocols import Setup
-from rlhf_lab.training.step import as_state, from_state
-from rlhf_lab_trainers.item_loss import ItemLoss
 from rlhf_lab_trainers.ranked_learner import RankedLearner
 from rlhf_lab_trainers.ranking_metrics import ranking_metrics
 
@@ -27,9 +24,8 @@ _BY_REFERENCE: Final = frozenset({"ref_log_probs", "mismatched_ref_log_probs", "
 class PreferenceLearner(RankedLearner):
     """A loop whose optimiser steps minimise the objective of role ``preference``."""
 
-    def __init__(self, setup: Setup, max_grad_norm: float, objective: Any) -> None:
-        super().__init__(setup, max_grad_norm)
-        self.loss = ItemLoss(objective, setup.streams["loss"])
+    def __init__(self, setup: Setup, max_grad_norm: float, objective: Any, envs: int = 1) -> None:
+        super().__init__(setup, max_grad_norm, objective, envs)
         self._fields = self.loss.needs & _BY_TOKEN
         self.takes_mismatched = any(name.startswith("mismatched") for name in self.loss.needs)
         self.with_reference = bool(self.loss.needs & _BY_REFERENCE)
@@ -45,16 +41,6 @@ class PreferenceLearner(RankedLearner):
         loss, metrics = self.loss(batch, candidates.weights)
         return loss, ranking_metrics(candidates, scored.log_probs, scored.ref_log_probs) | metrics
 
-    def _update(self, candidates: Candidates) -> dict[str, Tensor]:
-        metrics = super()._update(candidates)
-        self.loss.move_on(metrics, self.alive & self._counting)
-        return metrics
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return all that the next iteration depends on; data are made anew from the seeds."""
-        return super().state_dict() | as_state("loss", self.loss.state)
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state_dict`` returned."""
-        super().load_state_dict(state)
-        self.loss.state = from_state("loss", state)
+    def _outputs(self, candidates: Candidates) -> Tensor:
+        said: Tensor = self.actor.score(candidates).log_probs
+        return said

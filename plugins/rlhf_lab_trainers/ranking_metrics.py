@@ -1,4 +1,4 @@
-"""What is watched while a policy learns from rankings: its likelihoods, and how its implicit reward ranks."""
+"""What is watched while rankings are learned: how the best responses of each row stand against the worst ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,47 @@ from torch import Tensor
 from rlhf_lab.training.candidates import Candidates, best_and_worst
 from rlhf_lab.training.step import per_run
 
-__all__ = ["ranking_metrics"]
+__all__ = ["Contrast", "ranking_metrics"]
+
+
+class Contrast:
+    """The best against the worst responses of each row, which counts by its weight ``[runs, rows]``."""
+
+    def __init__(self, candidates: Candidates, dtype: torch.dtype) -> None:
+        own = candidates.weights
+        self.weights = torch.ones(candidates.lengths.shape[:2], dtype=dtype) if own is None else own.to(dtype)
+        self._valid = candidates.valid
+        self._parts: list[Tensor] | None = None
+        self._counted = [self.weights, self.weights]  # of the rows that have a best, and a worst one
+        labels = (candidates.valid, candidates.desirable, candidates.ranks, candidates.targets)
+        if candidates.lengths.shape[-1] > 1 and all(label is None for label in labels):
+            return  # mere order, as usual: the first is the best and the last the worst
+        self._parts = [part.to(dtype) for part in best_and_worst(candidates)]
+        self._counts = [part.sum(-1) for part in self._parts]
+        self._counted = [self.weights * (count > 0) for count in self._counts]
+
+    @property
+    def both(self) -> Tensor:
+        """The weight ``[runs, rows]`` of the rows that hold a best and a worst response, 0 of the others."""
+        return self._counted[1] if self._parts is None else self._counted[0] * (self._counts[1] > 0)
+
+    def rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``[runs, rows]``: the mean of ``x [runs, rows, k]`` over a row's best and over its worst responses."""
+        if self._parts is None:
+            return x[..., 0], x[..., -1]
+        kept = x if self._valid is None else x.masked_fill(~self._valid, 0)
+        best, worst = ((p * kept).sum(-1) / n.clamp(min=1) for p, n in zip(self._parts, self._counts, strict=True))
+        return best, worst
+
+    def means(self, best: Tensor, worst: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``[runs]``: the weighted means of what ``rows`` returned over the rows that hold such responses."""
+        first, second = self._counted
+        return per_run(first * best) / per_run(first), per_run(second * worst) / per_run(second)
+
+    def accuracy(self, best: Tensor, worst: Tensor) -> Tensor:
+        """Return ``[runs]``: the share of rows with both whose best is the larger; equal ones count half."""
+        right = (best > worst).to(self.both) + 0.5 * (best == worst)
+        return per_run(self.both * right) / per_run(self.both)
 
 
 def ranking_metrics(candidates: Candidates, log_probs: Tensor, ref_log_probs: Tensor | None) -> dict[str, Tensor]:
@@ -21,25 +61,14 @@ def ranking_metrics(candidates: Candidates, log_probs: Tensor, ref_log_probs: Te
       count half.
     """
     log_probs = log_probs.detach()
-    reward = log_probs if ref_log_probs is None else log_probs - ref_log_probs
-    parts = [part.to(log_probs) for part in best_and_worst(candidates)]
-    counts = [part.sum(-1) for part in parts]
-    weights = torch.ones_like(counts[0]) if candidates.weights is None else candidates.weights.to(log_probs)
-    totals = [per_run(weights * (count > 0)) for count in counts]
-
-    def means(x: Tensor) -> list[Tensor]:
-        """Return the mean of ``x [runs, rows, k]`` in each row over its best and over its worst responses."""
-        kept = x if candidates.valid is None else x.masked_fill(~candidates.valid, 0)
-        return [(part * kept).sum(-1) / count.clamp(min=1) for part, count in zip(parts, counts, strict=True)]
-
-    said, rewards = means(log_probs), means(reward)
-    chosen, rejected = (per_run(weights * x) / total for x, total in zip(said, totals, strict=True))
-    best, worst = (per_run(weights * x) / total for x, total in zip(rewards, totals, strict=True))
-    both = weights * ((counts[0] > 0) & (counts[1] > 0))
-    right = (rewards[0] > rewards[1]).to(both) + 0.5 * (rewards[0] == rewards[1])
+    contrast = Contrast(candidates, log_probs.dtype)
+    said = contrast.rows(log_probs)
+    rewards = said if ref_log_probs is None else contrast.rows(log_probs - ref_log_probs)
+    chosen, rejected = contrast.means(*said)
+    best, worst = contrast.means(*rewards)
     return {
         "chosen_log_prob": chosen,
         "rejected_log_prob": rejected,
         "margin": best - worst,
-        "accuracy": per_run(both * right) / per_run(both),
+        "accuracy": contrast.accuracy(*rewards),
     }

@@ -39,7 +39,7 @@ def regularised(learner: Learner, world: ExactWorld, reference: Tensor) -> tuple
     best = optimum.response_probs
 
     def measured(policy: Tensor) -> dict[str, Tensor]:
-        gap = world.objective_gap(policy, reference, beta)
+        gap = world.objective_gap(policy, reference, beta).clamp(min=0)  # rounding may leave less
         divergence = world.kl(policy, reference)
         apart = (world.response_probs(policy) - best).abs()
         return {

@@ -21,6 +21,7 @@ from rlhf_lab.training.samples import Samples
 from rlhf_lab.types import Loss, clean
 
 __all__ = [
+    "REWARD",
     "GuardedOptimizer",
     "Reduction",
     "as_state",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 DIVERGED: Final = 1e12  # a weight or output beyond this is no learning any more; such a run is frozen, not averaged
+REWARD: Final = "reward."  # what the names of a reward model's weights begin with, beside those of policies
 SUSPICIOUS: Final = 1e3  # norm of weights below which ten layers of them do not overflow float32
 
 
@@ -55,7 +57,8 @@ def initial_actor(setup: Setup, spaces: Spaces) -> Actor:
 def make_actor(setup: Setup, spaces: Spaces) -> Actor:
     """Return the setup's policy for these spaces, with an earlier stage's weights where it names them.
 
-    Raises ``LabError`` where weights of the same name have another shape: the stages' policies do not fit together.
+    Those of a reward model (``REWARD``) are no policy's. Raises ``LabError`` where weights of one name have another
+    shape, and where it names none of them: the stages' policies do not fit together.
     """
     actor = initial_actor(setup, spaces)
     state = actor.state_dict()
@@ -65,9 +68,10 @@ def make_actor(setup: Setup, spaces: Spaces) -> Actor:
                 f"policy {setup.policy.name!r}: the earlier stage's {name} has shape {list(value.shape)}, "
                 f"this one's has {list(state[name].shape)}; give both stages one policy"
             )
-    if setup.parameters and not state.keys() & setup.parameters.keys():
+    earlier = [name for name in setup.parameters if not name.startswith(REWARD)]
+    if earlier and not state.keys() & setup.parameters.keys():
         raise LabError(
-            f"policy {setup.policy.name!r} has none of the earlier stage's weights: {', '.join(setup.parameters)}; "
+            f"policy {setup.policy.name!r} has none of the earlier stage's weights: {', '.join(earlier)}; "
             "give both stages one policy"
         )
     actor.load_state_dict({name: setup.parameters.get(name, value) for name, value in state.items()})

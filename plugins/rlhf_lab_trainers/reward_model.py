@@ -1,0 +1,153 @@
+"""Fitting a reward model to rankings, labels or scores of responses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rlhf_lab.components import Component
+from rlhf_lab.training.candidates import Candidates, scores
+from rlhf_lab.training.protocols import KnownEnvironment, Setup
+from rlhf_lab.training.response_numbers import response_numbers
+from rlhf_lab.training.step import REWARD
+from rlhf_lab.worlds.preferences import bradley_terry
+from rlhf_lab.worlds.sequences import SequenceWorld
+from rlhf_lab_trainers.calibration import Calibration
+from rlhf_lab_trainers.ranked_learner import RankedLearner
+from rlhf_lab_trainers.ranking_checks import unread_labels
+from rlhf_lab_trainers.ranking_metrics import Contrast
+from rlhf_lab_trainers.records import OnRecords, Records
+
+__all__ = ["RewardActor", "RewardModel", "RewardModelLearner"]
+
+
+class RewardModel(OnRecords):
+    """Minimise a reward-model objective on fixed data; the weights are called ``reward.NAME`` for later stages.
+
+    The model is a policy of its own, whose preferences are read as rewards. It begins with the ``reward.`` weights of
+    an earlier stage where there are any, else as the policy does before any training. Loss, minibatches and counts are
+    those of ``offline``.
+
+    Metrics, over the rows of an iteration, each scored before the step that learns from it: ``loss``, ``grad_norm``,
+    ``chosen_score`` and ``rejected_score``, ``margin``, ``accuracy``, and ``calibration_error``, the expected
+    calibration error of the predicted preference max(p, 1 - p), p = σ(r_best - r_worst), in ``bins`` equal bins of
+    [1/2, 1]: the mean over rows of |mean prediction - share that is right| of their bin. In a world of token strings
+    also ``true_calibration_error``, in which the share is the exact one under Bradley-Terry of the true reward, and
+    ``reward_error``, the root mean square of r - r_true over all responses alike, each prompt's mean difference taken
+    off (a reward is known up to a shift per prompt), and over prompts by their probability.
+    """
+
+    name = "reward_model"
+    reference = "Ouyang et al. 2022, section 3.5; Guo et al. 2017, eq. 3 (calibration)"
+    uses: ClassVar[Mapping[str, bool]] = {"data": True, "reward_model": True, "optimizer": True}
+    provides = frozenset({"uniforms"})
+
+    bins: int = Field(default=10, ge=1, description="bins of the calibration error")
+
+    def problems(self, components: Mapping[str, Component]) -> list[str]:
+        """Return labels that the objective does not read."""
+        return unread_labels(components, "reward_model")
+
+    def build(self, setup: Setup) -> RewardModelLearner:
+        """Return the loop, ready for its first iteration."""
+        return RewardModelLearner(self, setup)
+
+
+class RewardActor(nn.Module):
+    """A reward model: the weights of a policy under names of their own, so that both can stand side by side."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.reward = model
+
+    def rewards(self, candidates: Candidates) -> Tensor:
+        """Return the scores ``[runs, rows, k]``, gradients flow."""
+        found: Tensor = self.reward.rewards(candidates)
+        return found
+
+
+class RewardModelLearner(RankedLearner):
+    """All seeds of one arm, each with its own data."""
+
+    def __init__(self, options: RewardModel, setup: Setup) -> None:
+        objective = setup.components["reward_model"]
+        super().__init__(setup, options.max_grad_norm, objective)
+        self.options = options
+        self._records = Records(options, setup, self.environment, objective)
+        world = self.environment.exact()
+        self._world = world if isinstance(world, SequenceWorld) else None
+        self._begin()
+        with torch.no_grad():
+            self._loss(self._records.epochs.batch(self.data, 0))  # what is refused is told before anything runs
+
+    @property
+    def data(self) -> Candidates:
+        """The data of all runs."""
+        return self._records.all
+
+    def _make_actor(self, setup: Setup) -> Any:
+        own = {name.removeprefix(REWARD): x for name, x in setup.parameters.items() if name.startswith(REWARD)}
+        return RewardActor(super()._make_actor(replace(setup, parameters=own)))
+
+    def _begin(self) -> None:
+        """Begin to count calibrations anew: by what the data say and, in a known world, by the truth."""
+        self._calibration, self._true_calibration = (
+            Calibration(self.streams.runs, self.options.bins) for _ in range(2)
+        )
+
+    def step(self, progress: float | Tensor) -> dict[str, Tensor]:
+        """Take the optimiser steps of one iteration and return their metrics."""
+        self._begin()
+        return super().step(progress)
+
+    def _batches(self) -> Iterator[Candidates]:
+        yield from self._records.minibatches(self.updates)
+
+    def _loss(self, candidates: Candidates) -> tuple[Tensor, dict[str, Tensor]]:
+        said = self._outputs(candidates)
+        batch = scores(candidates, said, **self.loss.optional(self.updates, candidates.rows, said.dtype))
+        loss, metrics = self.loss(batch, candidates.weights)
+        return loss, metrics | self._observe(candidates, said.detach())
+
+    def _observe(self, candidates: Candidates, said: Tensor) -> dict[str, Tensor]:
+        contrast = Contrast(candidates, said.dtype)
+        best, worst = contrast.rows(said)
+        self._calibration.add(best - worst, torch.ones_like(best), contrast.both)
+        if self._world is not None:
+            true_best, true_worst = contrast.rows(self._true_scores(self._world, candidates).to(said))
+            self._true_calibration.add(best - worst, bradley_terry(true_best, true_worst), contrast.both)
+        chosen, rejected = contrast.means(best, worst)
+        return {
+            "chosen_score": chosen,
+            "rejected_score": rejected,
+            "margin": chosen - rejected,
+            "accuracy": contrast.accuracy(best, worst),
+        }
+
+    @staticmethod
+    def _true_scores(world: SequenceWorld, candidates: Candidates) -> Tensor:
+        """Return the true reward of each candidate, ``[runs, rows, k]``."""
+        prompts, numbers = response_numbers(candidates, world.tree)
+        return world.reward[torch.arange(len(prompts))[:, None, None], prompts[..., None], numbers]
+
+    @torch.no_grad()
+    def _report(self) -> dict[str, Tensor]:
+        found = {"calibration_error": self._calibration.error()}
+        if self._world is None:
+            return found
+        everything = cast("KnownEnvironment", self.environment).all_responses()
+        apart = self.actor.rewards(everything).double() - self._world.reward
+        spread = (apart - apart.mean(-1, keepdim=True)).square().mean(-1)
+        return found | {
+            "true_calibration_error": self._true_calibration.error(),
+            "reward_error": (self._world.prompt_probs * spread).sum(-1).sqrt(),
+        }
+
+    def _outputs(self, candidates: Candidates) -> Tensor:
+        said: Tensor = self.actor.rewards(candidates)
+        return said
