@@ -319,12 +319,13 @@ def test_the_covered_responses_are_one_set_per_run_and_prompt():
     assert len(set(sets)) > 1
 
 
-def test_the_best_responses_can_be_left_out():
+@pytest.mark.parametrize(("uncovered", "descending"), [("best", False), ("worst", True)])
+def test_the_best_or_the_worst_responses_can_be_left_out(uncovered, descending):
     built, reference = small(length=3)
-    found = make(Population(coverage=0.5, uncovered="best"), built, reference)
+    found = make(Population(coverage=0.5, uncovered=uncovered), built, reference)
     for x in range(2):
         seen = {y for prompt, ys, _ in rows_of(built, found) for y in ys if prompt == x}
-        assert seen == set(built.true_rewards[0, x].argsort()[:4].tolist())
+        assert seen == set(built.true_rewards[0, x].argsort(descending=descending)[:4].tolist())
 
 
 # ---- seeds
@@ -421,6 +422,7 @@ def test_a_resolved_component_can_be_read_again(data):
         (Sampled, {"score_noise": 0.1}, "score_noise: form 'rankings' has no scores; use noise"),
         (Sampled, {"ties": 2.0, "temperature": 0.0}, "ties: at temperature 0 there is no threshold"),
         (Sampled, {"uncovered": "best"}, "uncovered: coverage is 1, so that nothing is left out"),
+        (Sampled, {"uncovered": "worst"}, "uncovered: coverage is 1"),
         (Sampled, {"strength": ()}, "strength: give at least one number"),
         (Sampled, {"coverage": 0.0}, "coverage\n  Input should be greater than 0"),
         (Sampled, {"rows": 0}, "rows\n  Input should be greater than or equal to 1"),

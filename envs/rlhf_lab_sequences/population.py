@@ -27,14 +27,15 @@ class Population(WorldData):
     """All rows that ``sampled`` can draw without noise and with distinct answers, weighted with their probabilities.
 
     Weights sum to one per run: p(x) Π_i b(y_i|x) / e_k(b(.|x)) times the probability of the label, where e_k is the sum
-    of Π b over all sets of k answers. Rankings: every order of every k answers, so that any loss on pairs sees soft
-    labels. Ties (pairs only) and "desirable" have a row for each outcome. Scores: every set of k answers once.
+    of Π b over all sets of k answers, and b(y|x) is in proportion to base(y|x) exp(strength · r(x,y)). Rankings: every
+    order of every k answers, each with its Plackett-Luce probability, so that any loss on pairs sees soft labels. Ties
+    (pairs only) and "desirable" have a row for each outcome. Scores: every set of k answers once.
 
     Raises ``LabError`` where there are more than 300,000 rows.
     """
 
     name = "population"
-    reference = "Rafailov et al. 2023, eq. 4 (population form)"
+    reference = "Plackett 1975; Bradley and Terry 1952; Rao and Kupper 1967"
     provides = frozenset({"lengths", "weights", "ranks", "desirable", "targets"})
 
     @model_validator(mode="after")

@@ -23,12 +23,17 @@ __all__ = ["Sampled"]
 class Sampled(WorldData):
     """Labelled answers, drawn once per run: ``rows`` prompts, and ``candidates`` answers to each.
 
-    A ranking sorts the answers by r / temperature + g with independent standard Gumbel numbers g, which makes it a
-    Plackett-Luce ranking. Where two neighbours of it lie closer than log(ties) they are tied (equal ``ranks``, listed
-    in random order); with two answers that is the model of Rao and Kupper. A share ``noise`` of the rows has its label
-    turned round: a ranking is reversed, ties included; "desirable" becomes "undesirable". Scores get normal errors.
+    Answers are drawn from b(y|x), in proportion to base(y|x) exp(strength · r(x,y)) over the covered responses; several
+    strengths are players whose answers are mixed in equal shares. With ``distinct``, rows with equal answers are thrown
+    away: a set of answers has a probability in proportion to Π b.
 
-    Differs from the data of the behaviour policy where ``distinct``: rows with equal answers are thrown away.
+    A ranking sorts the answers by r / temperature + g with independent standard Gumbel numbers g, which makes it a
+    Plackett-Luce ranking (Bradley-Terry where there are two). Where two neighbours of it lie closer than log(ties) they
+    are tied (equal ``ranks``, listed in random order); with two answers that is the model of Rao and Kupper. An
+    unpaired answer is "desirable" with probability σ((r - E_b r) / temperature). A score is r with a normal error.
+
+    A share ``noise`` of the rows has its label turned round: a ranking is reversed, ties included, and "desirable"
+    becomes "undesirable".
     """
 
     name = "sampled"

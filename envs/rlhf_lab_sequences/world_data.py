@@ -26,9 +26,7 @@ class WorldData(PreferenceData):
     """Base of the data that is made from the true reward of the environment ``sequences``.
 
     Answers come from the behaviour distribution b(y|x), in proportion to base(y|x) exp(strength · r(x,y)) over the
-    responses that are covered; several strengths are players whose answers are mixed in equal shares. Labels follow the
-    true reward: rankings by Plackett-Luce (Bradley-Terry where k = 2), "desirable" with probability
-    σ((r - E_b r) / temperature), scores by the reward itself.
+    responses that are covered; several strengths are players whose answers are mixed in equal shares.
     """
 
     form: Form = Field(
@@ -64,7 +62,7 @@ class WorldData(PreferenceData):
             raise ValueError("temperature: scores are not drawn with one; leave it out")
         if self.ties > 1 and self.temperature == 0:
             raise ValueError("ties: at temperature 0 there is no threshold for a difference; give a temperature")
-        if self.uncovered == "best" and self.coverage == 1:
+        if self.uncovered != "random" and self.coverage == 1:
             raise ValueError("uncovered: coverage is 1, so that nothing is left out; lower coverage")
         if self.strength == ():
             raise ValueError("strength: give at least one number")

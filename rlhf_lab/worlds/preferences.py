@@ -57,7 +57,7 @@ def rao_kupper(first: Tensor, second: Tensor, threshold: float, temperature: flo
 
     The tie has the rest, (θ² - 1) P(win) P(loss).
 
-    Source: Rao and Kupper 1967, "Ties in paired-comparison experiments", eq. 3.1.
+    Source: Rao and Kupper 1967, "Ties in paired-comparison experiments: a generalization of the Bradley-Terry model".
     """
     demand(threshold >= 1, "threshold", "a number of at least 1 (1 = no ties)", threshold)
     difference = (first - second) / _checked(temperature)
@@ -69,7 +69,7 @@ def rao_kupper(first: Tensor, second: Tensor, threshold: float, temperature: flo
 def davidson(first: Tensor, second: Tensor, ties: float, temperature: float = 1.0) -> Outcomes:
     """Return the outcomes in proportion to p_1 : ν √(p_1 p_2) : p_2, with ``ties`` = ν >= 0; 0 = no ties.
 
-    Source: Davidson 1970, "On extending the Bradley-Terry model to accommodate ties", eq. 2.6.
+    Source: Davidson 1970, "On extending the Bradley-Terry model to accommodate ties in paired comparisons".
     """
     demand(ties >= 0, "ties", "a number of at least 0 (0 = no ties)", ties)
     half = (first - second) / (2 * _checked(temperature))
