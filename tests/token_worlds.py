@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,6 +62,12 @@ def make(name: str, seeds: Sequence[int] = (3, 1), world: Spaces = WORLD) -> Sta
         for key, parameter in actor.named_parameters():
             parameter += 0.5 * Streams(seeds)["test"][key].normals(0, *parameter.shape[1:]).to(parameter)
     return actor.double()
+
+
+def changed(name: str, **fields: Any) -> Policy:
+    """Return the policy with some of its fields changed."""
+    policy = POLICIES[name]
+    return type(policy).model_validate({k: x for k, x in policy.model_dump().items() if k != "name"} | fields)
 
 
 def state_of(world: Spaces, prompt: int, prefix: Response) -> int:

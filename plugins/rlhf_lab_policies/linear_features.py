@@ -49,8 +49,9 @@ class LinearFeatures(TokenPolicy):
     def _sizes_fit(self) -> LinearFeatures:
         if (self.features == "random") != (self.size is not None):
             raise ValueError("size is the number of random features; give it with features: random, and only there")
-        if not isinstance(self.features, str) and (not self.features or len({len(row) for row in self.features}) > 1):
-            raise ValueError("features: a table needs one row per token, and rows of equal length")
+        sizes = {len(row) for row in self.features}  # of a kind's letters 1
+        if len(sizes) != 1 or 0 in sizes:
+            raise ValueError("features: a table needs one row per token, and as many numbers in each, one or more")
         return self
 
     def _make(self, spaces: Spaces, tokens: Tensor, streams: Streams) -> StackedActor:
