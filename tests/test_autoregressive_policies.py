@@ -101,7 +101,7 @@ def test_features_of_tokens_positions_and_bigrams(prompt: int, per_prompt: bool)
     assert torch.allclose(probs[state], theta[row].view(4, 3)[1 + 1].softmax(0))  # row 0 is the start
     assert torch.allclose(probs[empty], theta[row].view(4, 3)[0].softmax(0))
 
-    theta, probs = by_hand(features=((1.0, 0.0), (0.5, -1.0), (2.0, 3.0)), per_prompt=per_prompt)
+    theta, probs = by_hand(features="table", table=((1.0, 0.0), (0.5, -1.0), (2.0, 3.0)), per_prompt=per_prompt)
     table = torch.tensor([[1.0, 0.0], [0.5, -1.0], [2.0, 3.0]], dtype=torch.float64)
     assert torch.allclose(probs[state], (table @ theta[row]).softmax(0))
 
@@ -110,7 +110,7 @@ def test_one_shared_feature_moves_mass_to_the_answer_that_is_in_no_pair() -> Non
     # Features 1 (chosen), 1/2 (rejected), 2 (unseen): theta = 2 ln 2 gives weights 4 : 2 : 16. A gradient step on
     # log pi(chosen) - log pi(rejected) raises theta by phi_chosen - phi_rejected = 1/2, which the unseen gains from.
     world = token_world(3, 1, 1)
-    policy = LinearFeatures(features=((1.0,), (0.5,), (2.0,)), precision="float64")
+    policy = LinearFeatures(features="table", table=((1.0,), (0.5,), (2.0,)), precision="float64")
     actor = policy.build(world, 1, Streams([0]))
     theta = actor.get_parameter("theta")
     with torch.no_grad():
@@ -161,7 +161,9 @@ def test_linear_features_in_a_world_of_one_token_are_the_log_linear_class() -> N
     # pi(v|x) prop. to exp(theta . phi_v), three prompts, each state its own
     world = token_world(4, 1, 3)
     rows = ((1.0, 2.0), (0.0, -1.0), (3.0, 0.5), (-1.0, 1.0))
-    actor = LinearFeatures(features=rows, scale=1.0, precision="float64").build(world, 2, Streams([1, 2]))
+    actor = LinearFeatures(features="table", table=rows, scale=1.0, precision="float64").build(
+        world, 2, Streams([1, 2])
+    )
     theta = actor.get_parameter("theta").detach()
     due = (theta @ torch.tensor(rows, dtype=torch.float64).T).softmax(-1)
     assert torch.allclose(whole_table(actor, world).exp()[:, :3], due.expand(2, 3, 4))
@@ -367,15 +369,17 @@ def test_other_worlds_are_refused(policy: TokenPolicy, spaces: Spaces) -> None:
 
 
 def test_options_that_cannot_work_are_refused() -> None:
-    with pytest.raises(ValidationError, match="size is the number of random features; give it with features: random"):
-        LinearFeatures(features="random")
-    with pytest.raises(ValidationError, match="size is the number of random features"):
-        LinearFeatures(features="token", size=3)
+    for option in ({"features": "random"}, {"size": 3}):
+        with pytest.raises(ValidationError, match="size: belongs to features: random; give both or neither"):
+            LinearFeatures.model_validate(option)
+    for option in ({"features": "table"}, {"table": [[1.0]]}):
+        with pytest.raises(ValidationError, match="table: belongs to features: table; give both or neither"):
+            LinearFeatures.model_validate(option)
     for table in ((), ((1.0,), (1.0, 2.0)), ((), ())):
-        with pytest.raises(ValidationError, match="a table needs one row per token, and as many numbers in each"):
-            LinearFeatures(features=table)
-    with pytest.raises(LabError, match=r"linear_features\.features: expected 3 rows, one per token, found 2"):
-        LinearFeatures(features=((1.0,), (2.0,))).build(WORLD, 1, Streams([0]))
+        with pytest.raises(ValidationError, match="table: needs one row per token, and as many numbers in each"):
+            LinearFeatures(features="table", table=table)
+    with pytest.raises(LabError, match=r"linear_features\.table: expected 3 rows, one per token, found 2"):
+        LinearFeatures(features="table", table=((1.0,), (2.0,))).build(WORLD, 1, Streams([0]))
     with pytest.raises(ValidationError, match="width 6 cannot be split among 4 heads"):
         Transformer(width=6, heads=4)
 

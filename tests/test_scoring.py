@@ -17,6 +17,7 @@ from token_worlds import (
     POLICIES,
     WORLD,
     candidates,
+    changed,
     every_response,
     make,
     random_candidates,
@@ -317,7 +318,7 @@ def train(name: str, seeds: tuple[int, ...], world: Spaces, updates: int) -> dic
     """Return weights and answers after some updates on candidates that depend on each run's seed alone."""
     policy = POLICIES[name]
     if name == "features-table":
-        policy = type(policy)(features=tuple((float(v), v * v - 3.0) for v in range(world.actions)), scale=1.0)
+        policy = changed(name, table=[(float(v), v * v - 3.0) for v in range(world.actions)])
     actor = policy.build(world, len(seeds), Streams(seeds))
     actor.keep_reference()
     optimizer = torch.optim.Adam(actor.parameters(), lr=0.01)

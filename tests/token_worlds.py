@@ -31,7 +31,7 @@ OWN: dict[str, Policy] = {  # made for such worlds
     "features-position": LinearFeatures(features="position", scale=1.0, critic=True),
     "features-bigram": LinearFeatures(features="bigram", scale=1.0, per_prompt=True),
     "features-random": LinearFeatures(features="random", size=5, scale=1.0),
-    "features-table": LinearFeatures(features=((1.0,), (0.5,), (2.0,)), scale=1.0),
+    "features-table": LinearFeatures(features="table", table=((1.0,), (0.5,), (2.0,)), scale=1.0),
     "transformer": Transformer(width=6, heads=2, layers=2, scale=1.0, critic=True),
 }
 OTHERS: dict[str, Policy] = {  # for any finite world

@@ -22,36 +22,38 @@ __all__ = ["LinearFeatures"]
 
 
 class LinearFeatures(TokenPolicy):
-    """π(y_t | x, y_<t) = softmax over tokens v of θᵀφ(x, y_<t, v), so that responses with like features move together.
+    """π(v | x, y_<t) = softmax over tokens v of θᵀφ(x, y_<t, v), so that responses with like features move together.
 
-    ``features``: ``token`` (one-hot of v), ``position`` (one-hot of t and v), ``bigram`` (one-hot of y_{t-1} and v,
-    with a mark for the start), ``random`` (``size`` standard normal numbers for each x, y_<t and v, drawn once), or a
-    table with one row of numbers per token. With ``per_prompt`` every prompt has a θ of its own and φ does not depend
-    on x. Weights: ``theta [runs, 1 or prompts, d]``, normal with standard deviation ``scale`` at first, and with a
-    critic ``critic [runs, states]`` = V(s), 0 at first. As a reward model: r(x, y) = θᵀ Σ_t φ(x, y_<t, y_t).
-    ‖∇_θ log π(v|s)‖² = ‖φ(s,v) - Σ_u π(u|s) φ(s,u)‖².
+    φ by ``features``: ``token`` (one-hot of v), ``position`` (one-hot of t and v), ``bigram`` (one-hot of y_{t-1} and
+    v, with a mark for the start), ``table`` (row v of ``table``), ``random`` (``size`` standard normal numbers for each
+    x, y_<t and v, drawn once). With ``per_prompt`` every prompt has a θ of its own and φ does not depend on x.
+    As a reward model: r(x, y) = θᵀ Σ_t φ(x, y_<t, y_t). ‖∇_θ log π(v|s)‖² = ‖φ(s,v) - Σ_u π(u|s) φ(s,u)‖².
 
-    With responses of one token it is the log-linear policy class of Shi et al. 2025.
+    Weights: ``theta [runs, 1 or prompts, d]``, normal with standard deviation ``scale`` at first, and with a critic
+    ``critic [runs, states]`` = V(s), 0 at first. With responses of one token it is the log-linear class, on which DPO
+    and a reward model with RL can have different optima.
 
-    Source: Shi et al. 2025 (arXiv 2505.19770), section 2; Sutton and Barto 2018, equation 13.2.
+    Source: Sutton and Barto 2018, equation 13.2; Shi et al. 2025 (arXiv 2505.19770), constructions with log-linear
+    policies.
     """
 
     name = "linear_features"
-    reference = "Shi et al. 2025 (arXiv 2505.19770), log-linear policies"
-    features: Literal["token", "position", "bigram", "random"] | tuple[tuple[float, ...], ...] = Field(
-        default="bigram", description="of prompt, prefix and token: a kind, or a table with a row of numbers per token"
+    reference = "Sutton and Barto 2018, eq. 13.2; Shi et al. 2025 (arXiv 2505.19770)"
+    features: Literal["token", "position", "bigram", "table", "random"] = Field(
+        default="bigram", description="φ, of prompt, prefix and token"
     )
+    table: tuple[tuple[float, ...], ...] | None = Field(default=None, description="a row of numbers per token")
     size: int | None = Field(default=None, ge=1, description="how many random features")
     per_prompt: bool = Field(default=False, description="weights of its own for every prompt")
     scale: float = Field(default=0.0, ge=0, description="standard deviation of the first weights; 0: uniform")
 
     @model_validator(mode="after")
-    def _sizes_fit(self) -> LinearFeatures:
-        if (self.features == "random") != (self.size is not None):
-            raise ValueError("size is the number of random features; give it with features: random, and only there")
-        sizes = {len(row) for row in self.features}  # of a kind's letters 1
-        if len(sizes) != 1 or 0 in sizes:
-            raise ValueError("features: a table needs one row per token, and as many numbers in each, one or more")
+    def _kind_is_complete(self) -> LinearFeatures:
+        for option, kind in (("table", "table"), ("size", "random")):
+            if (self.features == kind) != (getattr(self, option) is not None):
+                raise ValueError(f"{option}: belongs to features: {kind}; give both or neither")
+        if self.table is not None and (not self.table or not self.table[0] or len({*map(len, self.table)}) > 1):
+            raise ValueError("table: needs one row per token, and as many numbers in each, one or more")
         return self
 
     def _make(self, spaces: Spaces, tokens: Tensor, streams: Streams) -> StackedActor:
@@ -69,13 +71,11 @@ class LinearFeatures(TokenPolicy):
         if self.features == "random":
             count = (1 if self.per_prompt else prompts) * prefixes.shape[0] * vocabulary
             return streams.normals(0, count, self.size or 0)
-        by_token = torch.eye(vocabulary) if isinstance(self.features, str) else torch.tensor(self.features)
-        if by_token.shape[0] != vocabulary:
-            raise LabError(
-                f"linear_features.features: expected {vocabulary} rows, one per token, found {by_token.shape[0]}"
-            )
+        by_token = torch.eye(vocabulary) if self.table is None else torch.tensor(self.table, dtype=torch.float64)
+        if len(by_token) != vocabulary:
+            raise LabError(f"linear_features.table: expected {vocabulary} rows, one per token, found {len(by_token)}")
         length = (prefixes >= 0).sum(dim=1)
-        context = torch.zeros_like(length)  # numbers what a prefix is known by, none of which is known of ``token``
+        context = torch.zeros_like(length)  # what φ knows of a prefix: nothing, with ``token`` and ``table``
         if self.features == "position":
             context = length
         elif self.features == "bigram":
