@@ -11,7 +11,7 @@ import rlhf_lab
 
 PACKAGES = [
     "rlhf_lab", "rlhf_lab_advantages", "rlhf_lab_objectives", "rlhf_lab_policies", "rlhf_lab_trainers",
-    "rlhf_lab_studies", "rlhf_lab_bandit", "rlhf_lab_mdp", "rlhf_lab_gymnasium",
+    "rlhf_lab_studies", "rlhf_lab_bandit", "rlhf_lab_mdp", "rlhf_lab_gymnasium", "rlhf_lab_sequences",
 ]  # fmt: skip
 
 

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlhf_lab.worlds import ExactWorld, SequenceWorld, TabularMDP, WorldError
+from rlhf_lab.worlds import ExactWorld, SequenceWorld, TabularMDP, WorldError, gradient_error
 from rlhf_lab.worlds.token_tree import TokenTree
+from rlhf_lab_advantages import MonteCarlo
+from rlhf_lab_objectives import Reinforce
 
 F64 = torch.float64
 SHAPES = [(2, 1, None), (3, 1, None), (2, 3, None), (3, 3, None), (3, 3, 1), (2, 4, 0), (4, 2, 3)]
@@ -166,6 +168,14 @@ def test_the_policy_gradient_is_the_derivative_of_the_expected_reward(eos):
     probs, weights = world.response_probs(logits.softmax(-1)), world.prompts[:, None]
     (gradient,) = torch.autograd.grad((weights * probs * world.reward).sum(), logits)
     torch.testing.assert_close(world.policy_gradient(logits.detach().softmax(-1)), gradient, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("eos", ENDS)
+def test_reinforce_follows_the_true_gradient(eos):
+    # the exact error of an estimator by enumeration knows this world as it knows any other
+    world = make(3, 2, eos)
+    error = gradient_error(world, policy_for(world), MonteCarlo(gamma=1.0), Reinforce(), None, horizon=2)
+    assert error.bias < 1e-15 and float(error.true.norm()) > 0.01
 
 
 # ---- responses
