@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from rlhf_lab.components import RewardObjective
@@ -95,8 +96,8 @@ class ListNetBest(RewardObjective):
     def __call__(self, batch: Scores) -> Loss:
         valid = valid_of(batch)
         best = valid & (valid.cumsum(-1) == 1)
-        surprise = -batch.scores.masked_fill(~valid, least(batch.scores)).log_softmax(-1)
-        return ranking_loss(total(clean(surprise, best)), batch.scores, valid)
+        losses = total(clean(-_log_shares(batch.scores, valid), best))
+        return ranking_loss(losses.to(batch.scores.dtype), batch.scores, valid)
 
 
 class ListNet(RewardObjective):
@@ -134,7 +135,12 @@ class ListNet(RewardObjective):
         if batch.targets is None:
             raise BatchError("Scores.targets: this loss compares scores with targets, found None")
         valid = valid_of(batch)
-        far = least(batch.scores)
-        due = batch.targets.detach().masked_fill(~valid, far).softmax(-1)
-        surprise = -batch.scores.masked_fill(~valid, far).log_softmax(-1)
-        return ranking_loss(total(clean(due * surprise, valid)), batch.scores, valid)
+        due = _log_shares(batch.targets.detach(), valid).exp()
+        losses = total(clean(-due * _log_shares(batch.scores, valid), valid))
+        return ranking_loss(losses.to(batch.scores.dtype), batch.scores, valid)
+
+
+def _log_shares(x: Tensor, valid: Tensor) -> Tensor:
+    """Return the logarithms of a softmax over valid candidates, its sum taken one by one and in float64."""
+    x = x.double().masked_fill(~valid, least(x.double()))
+    return x - x.logcumsumexp(-1)[..., -1:]
