@@ -30,6 +30,21 @@ class DPOP(PreferenceObjective):
     name = "dpop"
     reference = "Pal et al. 2024 (Smaug), eq. 3"
     requires = frozenset({"ref_log_probs"})
+    claims = frozenset(
+        {
+            "at-least-dpo",
+            "beta-is-a-unit",
+            "chosen-up-rejected-down",
+            "convex-in-log-probs",
+            "depends-on-log-ratios-only",
+            "every-row-counts-once",
+            "fallen-counts-more",
+            "log-two-at-the-reference",
+            "non-negative",
+            "penalty-zero-is-dpo",
+            "unfallen-is-dpo",
+        }
+    )
     implements = "dpop"
     stacked = True
     max_candidates = 2
@@ -57,6 +72,17 @@ class SPPO(PreferenceObjective):
 
     name = "sppo"
     reference = "Wu et al. 2024 (SPPO), eq. 4.7"
+    claims = frozenset(
+        {
+            "convex-in-log-probs",
+            "depends-on-log-ratios-only",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "non-negative",
+            "optimum-of-each-response",
+            "soft-labels-are-expectations",
+        }
+    )
     implements = "sppo"
     stacked = True
     max_candidates = 2
@@ -88,6 +114,18 @@ class NCA(PreferenceObjective):
     name = "nca"
     reference = "Chen et al. 2024 (arXiv 2402.05369)"
     requires = frozenset({"ref_log_probs"})
+    claims = frozenset(
+        {
+            "beta-is-a-unit",
+            "chosen-has-an-optimum",
+            "chosen-up-rejected-down-at-the-reference",
+            "convex-in-log-probs",
+            "depends-on-log-ratios-only",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "non-negative",
+        }
+    )
     implements = "nca"
     stacked = True
     max_candidates = 2
@@ -116,6 +154,18 @@ class BCO(PreferenceObjective):
     name = "bco"
     reference = "Jung et al. 2024 (arXiv 2404.04656)"
     requires = frozenset({"ref_log_probs"})
+    claims = frozenset(
+        {
+            "at-least-dpo",
+            "chosen-up-rejected-down",
+            "chosen-up-rejected-down-at-the-reference",
+            "convex-in-log-probs",
+            "depends-on-log-ratios-only",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "non-negative",
+        }
+    )
     implements = "bco"
     stacked = True
     max_candidates = 2
@@ -143,6 +193,19 @@ class APOZero(PreferenceObjective):
     name = "apo_zero"
     reference = "D'Oosterlinck et al. 2024, eq. 7"
     requires = frozenset({"ref_log_probs"})
+    claims = frozenset(
+        {
+            "beta-is-a-unit",
+            "bounded",
+            "chosen-up-rejected-down",
+            "chosen-up-rejected-down-at-the-reference",
+            "depends-on-log-ratios-only",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "non-negative",
+            "pull-fades-far-away",
+        }
+    )
     implements = "apo_zero"
     stacked = True
     max_candidates = 2
@@ -169,6 +232,17 @@ class APODown(PreferenceObjective):
     name = "apo_down"
     reference = "D'Oosterlinck et al. 2024, eq. 8"
     requires = frozenset({"ref_log_probs"})
+    claims = frozenset(
+        {
+            "beta-is-a-unit",
+            "bounded",
+            "depends-on-log-ratios-only",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "non-negative",
+            "pull-fades-far-away",
+        }
+    )
     implements = "apo_down"
     stacked = True
     max_candidates = 2

@@ -39,6 +39,20 @@ class FDPO(PreferenceObjective):
     name = "f_dpo"
     reference = "Wang et al. 2023 (f-DPO), theorem 1 and table 1"
     requires = frozenset({"ref_log_probs"})
+    claims = frozenset(
+        {
+            "alpha-one-is-forward",
+            "chosen-up-rejected-down",
+            "chosen-up-rejected-down-at-the-reference",
+            "depends-on-log-ratios-only",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "log-two-at-the-reference",
+            "non-negative",
+            "reverse-is-dpo",
+            "small-alpha-is-dpo",
+        }
+    )
     implements = "f_dpo"
     stacked = True
     max_candidates = 2

@@ -42,6 +42,25 @@ class DPO(PreferenceObjective):
 
     name = "dpo"
     reference = "Rafailov et al. 2023, eq. 7"
+    claims = frozenset(
+        {
+            "beta-is-a-unit",
+            "chosen-up-rejected-down",
+            "chosen-up-rejected-down-at-the-reference",
+            "convex-in-log-probs",
+            "depends-on-log-ratios-only",
+            "depends-on-the-margin-only",
+            "equal-and-opposite-pulls",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "half-beta-at-the-reference",
+            "log-two-at-the-reference",
+            "non-negative",
+            "orders-sum-to-one",
+            "population-optimum-is-the-logit",
+        }
+    )
+    implements = "dpo"
     stacked = True
     beta: float = Field(default=0.1, gt=0, description="how dear it is to leave the reference policy")
     likelihood: Annotated[RewardObjective, Slot("reward_model")] = Field(

@@ -35,6 +35,22 @@ class CautiousDPO(PreferenceObjective):
     name = "cdpo"
     reference = "Mitchell 2023, A note on DPO with noisy preferences"
     requires = frozenset({"ref_log_probs"})
+    claims = frozenset(
+        {
+            "beta-is-a-unit",
+            "chosen-up-rejected-down-at-the-reference",
+            "convex-in-log-probs",
+            "depends-on-log-ratios-only",
+            "depends-on-the-margin-only",
+            "equal-and-opposite-pulls",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "log-two-at-the-reference",
+            "non-negative",
+            "optimum-is-the-smoothed-logit",
+            "smoothing-zero-is-dpo",
+        }
+    )
     implements = "cdpo"
     stacked = True
     max_candidates = 2
@@ -63,6 +79,22 @@ class RobustDPO(PreferenceObjective):
     name = "robust_dpo"
     reference = "Chowdhury et al. 2024 (robust DPO)"
     requires = frozenset({"ref_log_probs"})
+    claims = frozenset(
+        {
+            "beta-is-a-unit",
+            "chosen-up-rejected-down",
+            "chosen-up-rejected-down-at-the-reference",
+            "convex-in-log-probs",
+            "depends-on-log-ratios-only",
+            "depends-on-the-margin-only",
+            "equal-and-opposite-pulls",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "log-two-at-the-reference",
+            "smoothing-zero-is-dpo",
+            "unbiased-under-flips",
+        }
+    )
     implements = "robust_dpo"
     stacked = True
     max_candidates = 2
@@ -92,6 +124,20 @@ class IPO(PreferenceObjective):
 
     name = "ipo"
     reference = "Azar et al. 2023, eq. 17"
+    claims = frozenset(
+        {
+            "convex-in-log-probs",
+            "depends-on-log-ratios-only",
+            "depends-on-the-margin-only",
+            "equal-and-opposite-pulls",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "non-negative",
+            "optimum-is-half-over-beta",
+            "population-optimum-is-linear",
+            "soft-labels-are-expectations",
+        }
+    )
     implements = "ipo"
     stacked = True
     max_candidates = 2
@@ -120,6 +166,21 @@ class Hinge(PreferenceObjective):
     name = "hinge"
     reference = "Liu et al. 2023 (RSO)"
     requires = frozenset({"ref_log_probs"})
+    claims = frozenset(
+        {
+            "beta-is-a-unit",
+            "chosen-up-rejected-down",
+            "chosen-up-rejected-down-at-the-reference",
+            "convex-in-log-probs",
+            "depends-on-log-ratios-only",
+            "depends-on-the-margin-only",
+            "equal-and-opposite-pulls",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "non-negative",
+            "zero-beyond-the-margin",
+        }
+    )
     implements = "hinge"
     stacked = True
     max_candidates = 2
@@ -146,6 +207,20 @@ class EXO(PreferenceObjective):
     name = "exo"
     reference = "Ji et al. 2024, eq. 16"
     requires = frozenset({"ref_log_probs"})
+    claims = frozenset(
+        {
+            "beta-is-a-unit",
+            "chosen-up-rejected-down-at-the-reference",
+            "depends-on-log-ratios-only",
+            "depends-on-the-margin-only",
+            "equal-and-opposite-pulls",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "non-negative",
+            "optimum-is-the-smoothed-logit",
+            "pull-fades-far-away",
+        }
+    )
     implements = "exo"
     stacked = True
     max_candidates = 2
@@ -176,6 +251,18 @@ class RewardAwareRPO(PreferenceObjective):
     name = "rpo_reward_aware"
     reference = "Nvidia 2024 (Nemotron-4), section 3.3.2"
     requires = frozenset({"ref_log_probs", "margins"})
+    claims = frozenset(
+        {
+            "convex-in-log-probs",
+            "depends-on-log-ratios-only",
+            "depends-on-the-margin-only",
+            "equal-and-opposite-pulls",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "non-negative",
+            "optimum-is-the-given-reward",
+        }
+    )
     implements = "rpo_reward_aware"
     stacked = True
     max_candidates = 2
@@ -204,6 +291,18 @@ class DiscoPOP(PreferenceObjective):
     name = "discopop"
     reference = "Lu et al. 2024, eq. 5"
     requires = frozenset({"ref_log_probs"})
+    claims = frozenset(
+        {
+            "beta-is-a-unit",
+            "depends-on-log-ratios-only",
+            "depends-on-the-margin-only",
+            "equal-and-opposite-pulls",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "half-way-at-the-reference",
+            "non-negative",
+        }
+    )
     implements = "discopop"
     stacked = True
     max_candidates = 2

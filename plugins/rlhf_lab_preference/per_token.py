@@ -33,6 +33,22 @@ class DPONorm(PreferenceObjective):
     name = "dpo_norm"
     reference = "Lambert et al. 2024 (Tulu 3), eq. 6"
     requires = frozenset({"ref_log_probs", "lengths"})
+    claims = frozenset(
+        {
+            "beta-is-a-unit",
+            "chosen-up-rejected-down",
+            "chosen-up-rejected-down-at-the-reference",
+            "convex-in-log-probs",
+            "depends-on-log-ratios-only",
+            "equal-lengths-are-dpo",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "log-two-at-the-reference",
+            "non-negative",
+            "orders-sum-to-one",
+            "per-token-means",
+        }
+    )
     implements = "dpo_norm"
     stacked = True
     max_candidates = 2
@@ -58,6 +74,23 @@ class RDPO(PreferenceObjective):
     name = "r_dpo"
     reference = "Park et al. 2024, eq. 9"
     requires = frozenset({"ref_log_probs", "lengths"})
+    claims = frozenset(
+        {
+            "beta-is-a-unit",
+            "chosen-up-rejected-down",
+            "chosen-up-rejected-down-at-the-reference",
+            "convex-in-log-probs",
+            "depends-on-log-ratios-only",
+            "depends-on-the-margin-only",
+            "equal-and-opposite-pulls",
+            "equal-lengths-have-no-price",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "length-shifts-the-margin",
+            "non-negative",
+            "orders-sum-to-one",
+        }
+    )
     implements = "r_dpo"
     stacked = True
     max_candidates = 2
@@ -84,6 +117,18 @@ class SimPO(PreferenceObjective):
     name = "simpo"
     reference = "Meng et al. 2024, eq. 6"
     requires = frozenset({"lengths"})
+    claims = frozenset(
+        {
+            "chosen-up-rejected-down",
+            "convex-in-log-probs",
+            "every-row-counts-once",
+            "gamma-is-a-handicap",
+            "gradient-of-its-value",
+            "non-negative",
+            "per-token-means",
+            "single-tokens-are-dpo",
+        }
+    )
     implements = "simpo"
     stacked = True
     max_candidates = 2
@@ -111,6 +156,17 @@ class ORPO(PreferenceObjective):
     name = "orpo"
     reference = "Hong et al. 2024, eq. 6 and 7"
     requires = frozenset({"lengths"})
+    claims = frozenset(
+        {
+            "chosen-up-rejected-down",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "log-two-at-equal-odds",
+            "non-negative",
+            "per-token-means",
+            "small-odds-are-probabilities",
+        }
+    )
     implements = "orpo"
     stacked = True
     max_candidates = 2

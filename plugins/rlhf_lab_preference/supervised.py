@@ -31,6 +31,16 @@ class SFT(PreferenceObjective):
 
     name = "sft"
     reference = "Ouyang et al. 2022, section 3.5"
+    claims = frozenset(
+        {
+            "convex-in-log-probs",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "is-negative-log-likelihood",
+            "non-negative",
+            "only-the-best-matters",
+        }
+    )
     implements = "sft"
     stacked = True
     per_token: bool = Field(default=False, description="divide by the response's length")
@@ -60,6 +70,17 @@ class CPO(PreferenceObjective):
 
     name = "cpo"
     reference = "Xu et al. 2024 (CPO), eq. 3 to 5"
+    claims = frozenset(
+        {
+            "chosen-up-rejected-down",
+            "convex-in-log-probs",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "lam-weighs-imitation",
+            "non-negative",
+            "uniform-reference-is-dpo",
+        }
+    )
     implements = "cpo"
     stacked = True
     max_candidates = 2
@@ -86,6 +107,16 @@ class SLiC(PreferenceObjective):
 
     name = "slic"
     reference = "Zhao et al. 2023 (SLiC-HF), eq. 1"
+    claims = frozenset(
+        {
+            "chosen-up-rejected-down",
+            "convex-in-log-probs",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "lam-weighs-imitation",
+            "non-negative",
+        }
+    )
     implements = "slic"
     stacked = True
     max_candidates = 2
@@ -113,6 +144,18 @@ class IterativeRPO(PreferenceObjective):
     name = "rpo_iterative"
     reference = "Pang et al. 2024 (arXiv 2404.19733), eq. 1"
     requires = frozenset({"ref_log_probs", "lengths"})
+    claims = frozenset(
+        {
+            "at-least-dpo",
+            "chosen-up-rejected-down",
+            "chosen-up-rejected-down-at-the-reference",
+            "convex-in-log-probs",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "non-negative",
+            "without-imitation-is-dpo",
+        }
+    )
     implements = "rpo_iterative"
     stacked = True
     max_candidates = 2
@@ -140,6 +183,18 @@ class RPOWithSFT(PreferenceObjective):
     name = "rpo_sft"
     reference = "Liu et al. 2024 (arXiv 2405.16436), algorithm 2"
     requires = frozenset({"ref_log_probs"})
+    claims = frozenset(
+        {
+            "at-least-dpo",
+            "chosen-up-rejected-down",
+            "chosen-up-rejected-down-at-the-reference",
+            "convex-in-log-probs",
+            "every-row-counts-once",
+            "gradient-of-its-value",
+            "non-negative",
+            "without-imitation-is-dpo",
+        }
+    )
     implements = "rpo_sft"
     stacked = True
     max_candidates = 2

@@ -35,6 +35,22 @@ class KTO(PreferenceObjective):
     name = "kto"
     reference = "Ethayarajh et al. 2024, eq. 7 and 8"
     requires = frozenset({"ref_log_probs", "mismatched_log_probs", "mismatched_ref_log_probs", "desirable"})
+    claims = frozenset(
+        {
+            "bounded",
+            "chosen-up-rejected-down",
+            "chosen-up-rejected-down-at-the-reference",
+            "depends-on-log-ratios-only",
+            "every-response-counts-once",
+            "labels-mirror-each-other",
+            "non-negative",
+            "only-the-gain-matters",
+            "pull-fades-far-away",
+            "reference-point-detached",
+            "reference-point-not-negative",
+            "sigmoid-of-the-log-ratio-at-zero",
+        }
+    )
     implements = "kto"
     scope = "batch"
     stacked = True

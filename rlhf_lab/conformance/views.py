@@ -179,6 +179,11 @@ def _group(component: Component, needed: frozenset[str]) -> bool:
     return component.scope == "group" or "group_ids" in needed
 
 
+def _most(component: Any) -> int | None:
+    most: int | None = component.most_candidates()
+    return most
+
+
 VIEWS: Final[Mapping[str, View]] = {
     each.role: each
     for each in (
@@ -187,8 +192,8 @@ VIEWS: Final[Mapping[str, View]] = {
         View("objective", _objective, lambda _, needed: _policy_batches(needed)),
         View("value", _value, lambda _, needed: _value_batches(needed)),
         View("kl", _kl, lambda c, _: _log_probs(distributions=getattr(c, "distributions", False))),
-        View("preference", _preference, lambda c, needed: _rankings(needed, most=c.most_candidates())),
-        View("reward_model", _reward_model, lambda c, needed: _scores(needed, most=c.most_candidates())),
+        View("preference", _preference, lambda c, needed: _rankings(needed, most=_most(c))),
+        View("reward_model", _reward_model, lambda c, needed: _scores(needed, most=_most(c))),
         View("aggregation", _aggregation, lambda _, __: _masks()),
         View("controller", _controller, lambda c, _: _observed(_targets(c))),
     )

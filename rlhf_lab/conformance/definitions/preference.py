@@ -170,9 +170,10 @@ def _apo_down(row: Row, beta: float) -> Slopes:
 
 
 def _kto(batch: Rankings, beta: float, lam_d: float, lam_u: float) -> Mapping[str, Tensor]:
-    assert batch.valid is not None and batch.mismatched_log_probs is not None
-    found = [(batch.mismatched_log_probs - batch.mismatched_ref_log_probs)[n, k] for n, k in batch.valid.nonzero()]
-    z = max(0.0, math.fsum(map(float, found)) / max(len(found), 1))
+    assert batch.valid is not None
+    assert batch.mismatched_log_probs is not None and batch.mismatched_ref_log_probs is not None
+    found = (batch.mismatched_log_probs.detach() - batch.mismatched_ref_log_probs)[batch.valid].tolist()
+    z = max(0.0, math.fsum(found) / max(len(found), 1))
 
     def each(row: Row) -> Slopes:
         losses, slopes = [], []

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 
 from rlhf_lab.conformance.inputs import map_fields
 from rlhf_lab.conformance.properties import score_claims, score_labels, score_rankings, score_ties
 from rlhf_lab.conformance.properties.losses import answered, some_gradient
+from rlhf_lab.conformance.properties.rows import better, empty_rows_do_not_count
 from rlhf_lab.conformance.properties.score_answers import rankings, with_scores
 from rlhf_lab.conformance.property import Property, expect_equal, expect_true
 from rlhf_lab.conformance.score_cases import EXTREME
@@ -37,39 +37,15 @@ def _finite(subject: Subject, case: Scores) -> None:
                 expect_true(bool(x.isfinite().all()), f"{symbol} not finite in {kind}", due)
 
 
-def _weights(subject: Subject, case: Scores) -> None:
-    assert case.valid is not None
-    weights = subject(case)["weights"]
-    due = torch.where(case.valid.any(-1), weights.clamp(min=0), 0)
-    expect_equal({"weights": weights}, {"weights": due}, note="where no candidate is valid, and nowhere below 0")
-
-
 def _agrees_with_labels(subject: Subject, case: Scores) -> None:
     level = with_scores(case, torch.zeros_like(case.scores))
-    slope, better = subject(level)["dL/dscores"], _better(subject, case)
+    slope, above = subject(level)["dL/dscores"], better(subject, case)
     # [rows, k, k]: of two candidates the better one is not pulled up less
-    high = torch.where(better, slope[:, :, None] - slope[:, None, :], 0)
+    high = torch.where(above, slope[:, :, None] - slope[:, None, :], 0)
     due = {"g[better] − g[worse]": high.clamp(max=0)}
     expect_equal(
         {"g[better] − g[worse]": high}, due, note="or less, at equal scores: descent must not invert the label"
     )
-
-
-def _better(subject: Subject, case: Scores) -> Tensor:
-    """Return which candidate ``[rows, k, k]`` the labels put before which other."""
-    needs, k = subject.component.needs(), case.scores.shape[-1]
-    assert case.valid is not None
-    both = case.valid[:, :, None] & case.valid[:, None, :]
-    if "targets" in needs and case.targets is not None:
-        return both & (case.targets[:, :, None] > case.targets[:, None, :])
-    place = torch.arange(k)
-    before = (place[:, None] < place).expand_as(both)
-    if "preference_prob" in needs and case.preference_prob is not None:
-        sure = case.preference_prob[:, None, None] - 0.5
-        return both & torch.where(before, sure > 0, (sure < 0) & ~torch.eye(k, dtype=torch.bool))
-    if "ranks" in needs and case.ranks is not None:
-        return both & (case.ranks[:, :, None] < case.ranks[:, None, :])
-    return both & before
 
 
 def _law(id_: str, statement: str, reference: str, check: Callable[[Subject, Any], None], **options: Any) -> Property:
@@ -78,6 +54,7 @@ def _law(id_: str, statement: str, reference: str, check: Callable[[Subject, Any
 
 PROPERTIES: list[Property] = [
     some_gradient("reward_model"),
+    empty_rows_do_not_count("reward_model"),
     _law(
         "finite-at-extreme-scores",
         "values and gradients are finite at scores of ±8000, in float64 and float32",
@@ -85,12 +62,6 @@ PROPERTIES: list[Property] = [
         _finite,
         cases=rankings,
         share=0.25,
-    ),
-    _law(
-        "empty-rows-do-not-count",
-        "a row without a valid candidate has weight 0, and no weight is negative",
-        "torchrl issue 3886",
-        _weights,
     ),
     _law(
         "labels-are-followed",

@@ -1,0 +1,288 @@
+"""What a preference loss may claim of how it depends on log-probabilities, and of the direction in which it pulls.
+
+Throughout a and b are log(π/π_ref) of the chosen and of the rejected response, w and l their log-probabilities, h = a −
+b, L is the row's loss and g its gradient dL/dlog π.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import permutations
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.conformance.inputs import map_fields
+from rlhf_lab.conformance.properties.losses import gradient_of_its_value
+from rlhf_lab.conformance.properties.response_answers import (
+    SYMBOLS,
+    at_ratios,
+    at_the_reference,
+    claim,
+    dpo,
+    lengths,
+    ratios,
+    swapped,
+    whole_rows,
+    with_policy,
+)
+from rlhf_lab.conformance.property import Property, about, expect_equal
+from rlhf_lab.conformance.subject import Subject
+from rlhf_lab.types import Rankings
+
+__all__ = ["CLAIMS"]
+
+_FAR: Final = 2.0**13  # log-ratios where every sigmoid has reached its end
+_OFFSETS: Final = (-1.5, -0.25, -3.0, -0.5)
+
+
+def _log_two(subject: Subject, case: Rankings) -> None:
+    due = torch.full_like(case.log_probs[:, 0], math.log(2))
+    expect_equal(subject(at_the_reference(case)), {"L": due}, note="= log 2 at π = π_ref")
+
+
+def _half_beta(subject: Subject, case: Rankings) -> None:
+    half = 0.5 * subject.parameter("beta", 0.1)
+    due = torch.tensor([-half, half], dtype=torch.float64).expand_as(case.log_probs)
+    expect_equal(subject(at_the_reference(case)), {"dL/dlog_probs": due}, note="= ∓β/2 at π = π_ref")
+
+
+def _counts_once(subject: Subject, case: Rankings) -> None:
+    answer = subject(case)
+    expect_equal(answer, {"weights": torch.ones_like(answer["weights"])}, note="for a row without a missing response")
+
+
+def _non_negative(subject: Subject, case: Rankings) -> None:
+    answer = subject(case)
+    expect_equal(answer, {"L": answer["L"].clamp(min=0)}, note="or more")
+
+
+def _bounded(subject: Subject, case: Rankings) -> None:
+    most = max(2.0 if not subject.has("lam_d") else subject.parameter("lam_d"), subject.parameter("lam_u", 0.0))
+    for batch in (case, at_ratios(case, _FAR * ratios(case))):
+        answer = subject(batch)
+        expect_equal(answer, {"L": answer["L"].clamp(0, most)}, note=f"within 0 and {most:g}, whatever the policy")
+
+
+def _fades(subject: Subject, case: Rankings) -> None:
+    apart = torch.tensor([_FAR, -_FAR], dtype=torch.float64).expand_as(ratios(case))
+    together = [] if case.desirable is None else [apart.abs(), -apart.abs()]  # of a pair only the margin may be far
+    for far in (apart, -apart, *together):
+        slope = subject(at_ratios(case, far))["dL/dlog_probs"]
+        note = f"where log(π/π_ref) are {far[0].tolist()}: it teaches nothing more"
+        expect_equal({"dL/dlog_probs": slope}, {"dL/dlog_probs": torch.zeros_like(slope)}, note=note)
+
+
+def _at_least_dpo(subject: Subject, case: Rankings) -> None:
+    a = ratios(case)
+    bound, answer = dpo(a[:, 0] - a[:, 1], subject.parameter("beta", 0.1))["L"], subject(case)
+    expect_equal(answer, {"L": torch.maximum(answer["L"], bound)}, note="= −log σ(β h) or more")
+
+
+def _ratios_only(subject: Subject, case: Rankings) -> None:
+    ratios(case)
+    offsets = torch.tensor(_OFFSETS, dtype=torch.float64).repeat(case.log_probs.numel())[: case.log_probs.numel()]
+    offsets = offsets.view(case.log_probs.shape)
+    moved = map_fields(case, lambda name, _, x: x + offsets if name in ("log_probs", "ref_log_probs") else x)
+    note = "as before policy and reference changed by the same number for each response"
+    expect_equal(subject(moved), {symbol: subject(case)[symbol] for symbol in SYMBOLS}, note=note)
+
+
+def _margin_only(subject: Subject, case: Rankings) -> None:
+    level = -1.5 - 0.5 * torch.arange(len(case.log_probs)).to(case.log_probs)  # another one for each prompt
+    moved = subject(with_policy(case, case.log_probs + level[:, None]))
+    note = "as before log π of all responses to a prompt changed by a number of its own"
+    expect_equal(moved, {symbol: subject(case)[symbol] for symbol in SYMBOLS}, note=note)
+
+
+def _opposite(subject: Subject, case: Rankings) -> None:
+    pull = {"Σ g": subject(case)["dL/dlog_probs"].sum(-1)}
+    expect_equal(pull, {"Σ g": torch.zeros_like(case.log_probs[:, 0])}, note="of a row")
+
+
+def _unit(subject: Subject, case: Rankings) -> None:
+    beta = subject.parameter("beta", 0.1)
+    wide = subject.of(beta=beta / 4)(at_ratios(case, 4 * ratios(case)))
+    due = {"L": subject(case)["L"], "dL/dlog_probs": subject(case)["dL/dlog_probs"] / 4}
+    expect_equal(wide, due, note="= L and g / 4, for β / 4 and log-ratios 4 times as large")
+
+
+def _per_token(subject: Subject, case: Rankings) -> None:
+    lengths(case)
+    twice = map_fields(case, lambda name, _, x: 2 * x if name in ("log_probs", "ref_log_probs", "lengths") else x)
+    due = {"L": subject(case)["L"], "dL/dlog_probs": subject(case)["dL/dlog_probs"] / 2}
+    expect_equal(subject(twice), due, note="= L and g / 2, with every token twice")
+
+
+def _orders_sum_to_one(subject: Subject, case: Rankings) -> None:
+    k = case.log_probs.shape[-1]
+    losses = []
+    for order in permutations(range(k)):
+        moved = map_fields(case, lambda _, axes, x, order=order: x[:, list(order)] if axes == "same" else x)  # type: ignore[misc]
+        losses.append(subject(moved)["L"])
+    total = torch.stack(losses).neg().exp().sum(0)
+    expect_equal({"Σ exp(−L)": total}, {"Σ exp(−L)": torch.ones_like(total)}, note="over every order")
+
+
+def _flips(subject: Subject, case: Rankings) -> None:
+    rate, a = subject.parameter("label_smoothing", 0.1), ratios(case)
+    right, wrong = subject(case), subject(swapped(case))
+    mean = {"L": wrong["L"] * rate + right["L"] * (1 - rate)}
+    mean["dL/dlog_probs"] = (1 - rate) * right["dL/dlog_probs"] + rate * wrong["dL/dlog_probs"].flip(-1)
+    due = dpo(a[:, 0] - a[:, 1], subject.parameter("beta", 0.1))
+    expect_equal(mean, due, note=f"by dpo, in expectation over labels of which {rate:g} are flipped")
+
+
+def _signs(subject: Subject, case: Rankings) -> tuple[Tensor, Tensor]:
+    """Return the gradient and which responses should rise."""
+    slope = subject(case)["dL/dlog_probs"]
+    first = torch.tensor([True, False]).expand_as(slope)
+    return slope, first if case.desirable is None else case.desirable
+
+
+def _up_and_down(subject: Subject, case: Rankings) -> None:
+    slope, rises = _signs(subject, case)
+    due = torch.where(rises, slope.clamp(max=0), slope.clamp(min=0))
+    note = "or of the other sign: descent raises the chosen response and lowers the rejected one"
+    expect_equal({"dL/dlog_probs": slope}, {"dL/dlog_probs": due}, note=note)
+
+
+def _up_and_down_at_first(subject: Subject, case: Rankings) -> None:
+    slope, rises = _signs(subject, at_the_reference(case))
+    moves = torch.where(rises, slope < 0, slope > 0)
+    due = torch.where(moves, slope, torch.where(rises, -1.0, 1.0))
+    note = "or of its sign, and not 0, at π = π_ref"
+    expect_equal({"dL/dlog_probs": slope}, {"dL/dlog_probs": due}, note=note)
+
+
+def _convex(subject: Subject, case: Rankings) -> None:
+    other = case.log_probs.flip(0) - 0.75 * case.log_probs.flip(-1)
+    ends = [subject(with_policy(case, x))["L"] for x in (case.log_probs, other)]
+    middle = subject(with_policy(case, (case.log_probs + other) / 2))["L"]
+    note = f"at most, half way to log π = {other.tolist()}"
+    expect_equal({"L": middle}, {"L": torch.minimum(middle, (ends[0] + ends[1]) / 2)}, note=note)
+
+
+def _best_only(subject: Subject, case: Rankings) -> None:
+    others = torch.arange(case.log_probs.shape[-1]) > 0
+    moved = with_policy(case, torch.where(others, 2 * case.log_probs - 1, case.log_probs))
+    before = {symbol: subject(case)[symbol] for symbol in SYMBOLS}
+    expect_equal(subject(moved), before, note="as before log π of all but the best changed")
+    rest = {"dL/dlog_probs": before["dL/dlog_probs"][:, 1:]}
+    expect_equal(rest, {"dL/dlog_probs": torch.zeros_like(case.log_probs[:, 1:])}, note="for all but the best")
+
+
+def _likelihood(subject: Subject, case: Rankings) -> None:
+    count = lengths(case)[:, 0] if subject.parameter("per_token", False) else 1
+    due = -case.log_probs[:, 0] / count
+    expect_equal(subject(case), {"L": due}, note="= −log π of the best")
+
+
+def _hinged(subject: Subject, case: Rankings) -> None:
+    beta, a = subject.parameter("beta", 0.1), ratios(case)
+    margins = torch.tensor([1.25, 3.0, -0.5, 0.5], dtype=torch.float64).repeat(len(a))[: len(a)] / beta
+    here = at_ratios(case, torch.stack([a[:, 1] + margins, a[:, 1]], dim=-1))
+    inside = (beta * margins < 1)[:, None]
+    slope = torch.where(inside, torch.tensor([-beta, beta], dtype=torch.float64), 0.0)
+    due = {"L": (1 - beta * margins).clamp(min=0), "dL/dlog_probs": slope}
+    expect_equal(subject(here), due, note=f"for β h = {(beta * margins).tolist()}")
+
+
+_RAFAILOV: Final = "Rafailov et al. 2023, eq. 7"
+_ANCHORED: Final = "D'Oosterlinck et al. 2024, eq. 7 and 8"
+
+CLAIMS: list[Property] = [
+    gradient_of_its_value("preference", "log_probs"),
+    claim(
+        "every-row-counts-once", "a row without a missing response has weight 1", "contract of rlhf_lab", _counts_once
+    ),
+    claim("log-two-at-the-reference", "L = log 2 at π = π_ref: nobody is preferred yet", _RAFAILOV, _log_two),
+    claim("half-beta-at-the-reference", "g = (−β/2, β/2) at π = π_ref", "Rafailov et al. 2023, section 4", _half_beta),
+    claim("non-negative", "L ≥ 0", _RAFAILOV, _non_negative, cases=None, share=0.5),
+    claim("bounded", "0 ≤ L ≤ 2, or at most the larger weight of a label", _ANCHORED, _bounded),
+    claim("pull-fades-far-away", "g = 0 where the responses are far apart, whichever way", _ANCHORED, _fades),
+    claim("at-least-dpo", "L ≥ −log σ(β h), the loss of dpo", "Jung et al. 2024, theorem 3", _at_least_dpo),
+    claim(
+        "depends-on-log-ratios-only",
+        "adding a number to log π and log π_ref of a response changes neither L nor g",
+        "Rafailov et al. 2023, section 4",
+        _ratios_only,
+        share=0.5,
+    ),
+    claim(
+        "depends-on-the-margin-only",
+        "adding a number to log π of all responses to a prompt (as Z of the prompt does to rewards) changes neither L "
+        "nor g",
+        "Rafailov et al. 2023, section 5.1 and definition 1",
+        _margin_only,
+        share=0.5,
+    ),
+    claim("equal-and-opposite-pulls", "the gradients of a row sum to 0", _RAFAILOV, _opposite),
+    claim(
+        "beta-is-a-unit",
+        "with log-ratios c times as large and β a c-th, L is the same and g a c-th: only β log(π/π_ref) matters",
+        _RAFAILOV,
+        _unit,
+        applies=about("beta"),
+    ),
+    claim(
+        "per-token-means",
+        "a response with every token twice gets the same L: log-probabilities count per token",
+        "Meng et al. 2024, section 2.2",
+        _per_token,
+    ),
+    claim(
+        "orders-sum-to-one",
+        "exp(−L) sums to 1 over every order of the responses: L is a log-likelihood",
+        "Rafailov et al. 2023, appendix A.3",
+        _orders_sum_to_one,
+        cases=whole_rows,
+    ),
+    claim(
+        "unbiased-under-flips",
+        "in expectation over labels flipped at the rate label_smoothing, L and g are those of dpo on right labels",
+        "Chowdhury et al. 2024 (robust DPO)",
+        _flips,
+        applies=about("label_smoothing"),
+    ),
+    claim(
+        "chosen-up-rejected-down",
+        "g ≤ 0 for the chosen response and g ≥ 0 for the rejected one, whatever the policy",
+        "Rafailov et al. 2023, section 4",
+        _up_and_down,
+        share=0.5,
+    ),
+    claim(
+        "chosen-up-rejected-down-at-the-reference",
+        "g < 0 for the chosen response and g > 0 for the rejected one at π = π_ref",
+        "Rafailov et al. 2023, section 4",
+        _up_and_down_at_first,
+    ),
+    claim(
+        "convex-in-log-probs",
+        "L half way between two policies' log-probabilities is at most the mean of theirs",
+        "Boyd & Vandenberghe 2004, section 7.1",
+        _convex,
+    ),
+    claim(
+        "only-the-best-matters",
+        "log-probabilities of all responses but the best change neither L nor g",
+        "Ouyang et al. 2022, section 3.5",
+        _best_only,
+        cases=whole_rows,
+    ),
+    claim(
+        "is-negative-log-likelihood",
+        "L = −log π of the best response, or that per token",
+        "Ouyang et al. 2022, section 3.5",
+        _likelihood,
+        cases=whole_rows,
+    ),
+    claim(
+        "zero-beyond-the-margin",
+        "where β h > 1, L = g = 0; before it L falls with the slope β",
+        "Liu et al. 2023 (RSO)",
+        _hinged,
+    ),
+]
