@@ -111,8 +111,18 @@ def test_score_table_has_gaps_to_the_truth(learning_results: Make) -> None:
     assert [row.arm.name for row in table.rows] == ["gae", "baseline", "reinforce", "td"]  # best mean first
     row, mean = table.rows[0], np.mean(results.arm("gae").score(table.score))
     optimum = -(6 + 4 * 2**0.5)
-    assert row.to_optimum == pytest.approx(mean - optimum) and row.over_uniform == pytest.approx(mean + 12)
+    assert row.to_optimum == pytest.approx(mean - optimum) and row.over_baseline == pytest.approx(mean + 12)
     assert row.normalised == pytest.approx((mean + 12) / (optimum + 12))
+
+
+def test_gaps_are_to_the_reference_policy_where_the_uniform_one_is_not_known(learning_results: Make) -> None:
+    results = learning_results()
+    levels = {"exact_return": {"optimum": -5.0, "reference": -9.0}}
+    table = score_tables(replace(results, arms=tuple(replace(arm, references=levels) for arm in results.arms)))[0]
+    assert (score_tables(results)[0].baseline, table.baseline) == ("uniform", "reference")
+    row = table.rows[0]
+    assert row.over_baseline == pytest.approx(row.summary.mean.value + 9)
+    assert row.normalised == pytest.approx((row.summary.mean.value + 9) / 4)
 
 
 def test_tables_are_per_environment(score_results: Make) -> None:

@@ -33,7 +33,7 @@ class ArmResult:
     curves: Mapping[str, Array] = field(default_factory=dict)  # metric -> [points, seeds]; NaN where not defined
     exact: Mapping[str, float] = field(default_factory=dict)  # quantity -> exact value
     failed: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))  # [seeds]
-    references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # metric -> {"optimum", "uniform"}
+    references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # metric -> optimum, uniform, reference
     weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)  # final weights, seed axis first
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0

@@ -175,7 +175,7 @@ class Study(_Model):
         default=20, description="how many seeds (0, 1, ...), or their list"
     )
     measure: list[str] = Field(default_factory=lambda: ["learning_curve"], min_length=1, description="what to measure")
-    references: dict[str, dict[Literal["optimum", "uniform"], float]] = Field(
+    references: dict[str, dict[Literal["optimum", "uniform", "reference"], float]] = Field(
         default_factory=dict,
         description="known levels by metric, where the world's own optimum is not the best that the policy can express",
     )

@@ -143,9 +143,14 @@ def _tones(lines: list[Line]) -> Callable[[Line], tuple[str, Any, str]]:
 
 
 def _references(axes: Axes, figure: Figure, arms: Iterable[ArmResult]) -> dict[str, Any]:
-    """Draw the exact optimum and the uniform policy's value, and return what the legend names."""
+    """Draw the exact optimum and the uniform or reference policy's value, and return what the legend names."""
     named = {}
-    for name, label, dash in (("optimum", "optimum", (0, (4, 3))), ("uniform", "uniform policy", (0, (1, 2)))):
+    levels = (
+        ("optimum", "optimum", (0, (4, 3))),
+        ("uniform", "uniform policy", (0, (1, 2))),
+        ("reference", "reference policy", (0, (1, 2, 4, 2))),
+    )
+    for name, label, dash in levels:
         values = {arm.references.get(figure.y, {}).get(name) for arm in arms}
         for reference in sorted(v for v in values if v is not None and isfinite(v))[:2]:
             line = axes.axhline(reference, color=MUTED, linewidth=1.2, linestyle=dash, zorder=2.5)

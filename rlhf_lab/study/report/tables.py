@@ -41,7 +41,7 @@ class ArmRow:
     arm: ArmResult
     summary: Summary
     optimum: float = nan
-    uniform: float = nan
+    baseline: float = nan  # of the policy named by ``ScoreTable.baseline``
 
     @property
     def to_optimum(self) -> float:
@@ -49,15 +49,15 @@ class ArmRow:
         return self.summary.mean.value - self.optimum
 
     @property
-    def over_uniform(self) -> float:
-        """Mean minus the exact value of the uniform policy: 0 is as good as acting at random."""
-        return self.summary.mean.value - self.uniform
+    def over_baseline(self) -> float:
+        """Mean minus the exact value of the baseline policy: 0 is as good as acting at random, or as not training."""
+        return self.summary.mean.value - self.baseline
 
     @property
     def normalised(self) -> float:
-        """0 for the uniform policy, 1 for the optimum."""
-        span = self.optimum - self.uniform
-        return self.over_uniform / span if span else nan
+        """0 for the baseline policy, 1 for the optimum."""
+        span = self.optimum - self.baseline
+        return self.over_baseline / span if span else nan
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,14 @@ class ScoreTable:
 
     @cached_property
     def has_references(self) -> bool:
-        """Tell whether the exact optimum or the uniform policy's value is known."""
-        return any(isfinite(row.optimum) or isfinite(row.uniform) for row in self.rows)
+        """Tell whether the exact optimum or the baseline policy's value is known."""
+        return any(isfinite(row.optimum) or isfinite(row.baseline) for row in self.rows)
+
+    @property
+    def baseline(self) -> str:
+        """The policy that gaps are measured from: the uniform one, or the reference where that one is known alone."""
+        known = [row.arm.references.get(self.score.metric, {}) for row in self.rows]
+        return "reference" if any("reference" in k and "uniform" not in k for k in known) else "uniform"
 
     @cached_property
     def has_failures(self) -> bool:
@@ -213,7 +219,9 @@ def _some(names: list[str]) -> str:
 def _row(arm: ArmResult, score: Score) -> ArmRow:
     references = arm.references.get(score.metric, {})
     summary = statistics.summarise(arm.score(score), better=score.better, resamples=2000)
-    return ArmRow(arm, summary, references.get("optimum", nan), references.get("uniform", nan))
+    return ArmRow(
+        arm, summary, references.get("optimum", nan), references.get("uniform", references.get("reference", nan))
+    )
 
 
 def _by_environment(arms: Iterable[ArmResult]) -> dict[str, list[ArmResult]]:
