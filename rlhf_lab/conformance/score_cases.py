@@ -2,7 +2,7 @@
 
 - Rows are ragged: padding left, right or between, rows of one valid candidate, rows of none. A loss on pairs gets rows
   with at most two valid candidates, in rows of two and in longer ones. What stands at invalid candidates is junk.
-- Scores repeat, are all equal now and then, and now and then so far apart that every exponential overflows.
+- Scores repeat, are all equal now and then, and now and then so far apart that their odds overflow.
 - Labels fit the order, best first: ranks never fall, with and without ties. Probabilities are 0, 1 and between; targets
   are sometimes probabilities too. Margins are those of ratings, from 0 up.
 """
@@ -20,11 +20,12 @@ from rlhf_lab.types import Scores
 
 __all__ = ["EXTREME", "scores"]
 
-EXTREME: Final = 8000.0  # a score that a reward model without a bound has reached
+EXTREME: Final = 8000.0  # a score that a reward model without a bound has reached; float32 has no digits left there
 _MAX_ROWS: Final = 4
 _MAX_CANDIDATES: Final = 5
 _NEAR: Final = numbers()
-_FAR: Final = (EXTREME, -EXTREME, 1.0, 100.0, -100.0, 0.0)
+_FAR: Final = (400.0, -400.0, 1.0, 100.0, -100.0, 0.0)  # exponentials and probabilities of differences leave float64
+_WIDE: Final = (30.0, -30.0, 0.0, 1.0, 15.0, -15.0)  # where sigmoids round to 0 and 1
 _CHANCES: Final = (0.75, 1.0, 0.5, 0.0, 0.25, 0.875)
 _RATINGS: Final = (0.0, 1.0, 0.5, 2.0, 0.25, 3.0)
 
@@ -35,7 +36,7 @@ def scores(
 ) -> Scores:
     """Draw ``Scores [rows, k]`` with the optional ``fields``, at most ``most`` valid candidates in a row.
 
-    With ``full`` there are two candidates or more, all of them valid, and no extremes.
+    With ``full`` there are two candidates or more, all of them valid, and differences of at most 60.
     """
     n = draw(st.integers(1, _MAX_ROWS))
     if most == 2:
@@ -45,7 +46,7 @@ def scores(
     valid = torch.ones(n, k, dtype=torch.bool) if full else ragged_mask(draw, n, k)
     if most is not None:
         valid = valid & (valid.cumsum(-1) <= most)
-    found: dict[str, Any] = {"scores": _scores(draw, n, k, far=not full)}
+    found: dict[str, Any] = {"scores": _scores(draw, n, k, _WIDE if full else _FAR)}
     if "targets" in fields:
         found["targets"] = _targets(draw, n, k)
     found = {name: torch.where(valid, x, JUNK) for name, x in found.items()}
@@ -61,11 +62,11 @@ def scores(
     return Scores(valid=valid, **found)
 
 
-def _scores(draw: st.DrawFn, n: int, k: int, *, far: bool) -> Tensor:
+def _scores(draw: st.DrawFn, n: int, k: int, far: tuple[float, ...]) -> Tensor:
     kind = draw(st.sampled_from(("near", "near", "near", "near", "equal", "far")))
     if kind == "equal":
         return table(draw, _NEAR, n, 1).expand(n, k).clone()
-    return table(draw, _FAR if far and kind == "far" else _NEAR, n, k)
+    return table(draw, far if kind == "far" else _NEAR, n, k)
 
 
 def _targets(draw: st.DrawFn, n: int, k: int) -> Tensor:

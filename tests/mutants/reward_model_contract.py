@@ -126,6 +126,21 @@ class Holes(RewardObjective):
         return per_row((chain * (1 + 0.01 * places)).sum(-1), valid.sum(-1) > 1)
 
 
+class PadsPulledToZero(Rankings):
+    """Keeps every score near 0, those of padding too."""
+
+    name = "pads_pulled_to_zero"
+
+    def __call__(self, batch: Scores) -> Loss:
+        loss = super().__call__(batch)
+        pull = torch.where(batch.scores.isfinite(), batch.scores, 0).square().sum(-1)
+        return Loss(loss.values + 1e-3 * pull, loss.weights)
+
+    def loss(self, s: Tensor, v: Tensor, batch: Scores) -> Tensor:
+        s = s.masked_fill(~v, -1e30)
+        return clean(s.flip(-1).logcumsumexp(-1).flip(-1) - s, v).sum(-1)
+
+
 class ByRow(Pairs):
     name = "pairs_by_row"
 
@@ -236,6 +251,7 @@ MUTANTS: list[Mutant] = [
     Mutant("nothing counts without a mask", NoMaskIsNone, "plackett_luce"),
     Mutant("a loss per candidate", PerCandidate, "plackett_luce"),
     Mutant("holes counted", Holes, "plackett_luce"),
+    Mutant("padding pulled to 0", PadsPulledToZero, "plackett_luce"),
     Mutant("rows weighed by their place", ByRow, "bradley_terry"),
     Mutant("runs not expected", TwoAxes, "bradley_terry"),
     Mutant("cancellation in float32", Cancels, "bradley_terry"),

@@ -15,9 +15,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from rlhf_lab.conformance.definitions.candidatewise import Row, candidatewise
 from rlhf_lab.conformance.definitions.definition import Definition, definition
 from rlhf_lab.conformance.definitions.responses import coin, kink, log_ratios, per_token
-from rlhf_lab.conformance.definitions.reward_model import Row, candidatewise
 from rlhf_lab.types import Rankings, Scores
 
 __all__ = ["DEFINITIONS"]
@@ -186,6 +186,14 @@ def _kto(batch: Rankings, beta: float, lam_d: float, lam_u: float) -> Mapping[st
     answer = dict(candidatewise(each, at_least=1, field="log_probs")(batch))
     unmoved = torch.zeros_like(batch.mismatched_log_probs)
     return {**answer, "weights": batch.valid.sum(-1).double(), "dL/dmismatched_log_probs": unmoved}
+
+
+def _tdpo(row: Row, beta: float, alpha: float, stop_gradient: bool) -> tuple[float, Sequence[float], Sequence[float]]:
+    moved = row.each["token_kl"]
+    preference = coin(beta * (_margin(row) - alpha * (moved[1] - moved[0])))
+    pull = beta * preference.tails
+    divergence = (0.0 if stop_gradient else -alpha * pull, alpha * pull)
+    return preference.heads_surprise, (-pull, pull), divergence
 
 
 def _dpo_norm(row: Row, beta: float) -> Slopes:

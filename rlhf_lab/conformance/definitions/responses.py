@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from rlhf_lab.conformance.definitions.reward_model import Row, odds
+from rlhf_lab.conformance.definitions.candidatewise import Row, odds
 from rlhf_lab.conformance.definitions.stepwise import EDGE
 
 __all__ = ["Coin", "coin", "kink", "log_ratios", "per_token"]

@@ -1,71 +1,19 @@
-"""Definitions of record of role reward_model: the chance of what was observed, and by hand its slope in each score.
-
-Written row by row, of the valid candidates only, with the odds e^s themselves: in decimal numbers no exponential of a
-score overflows and no probability underflows, so that nothing has to be subtracted first.
-"""
+"""Definitions of record of role reward_model: the chance of what was observed, and by hand its slope in each score."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from decimal import Context, Decimal, localcontext
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from itertools import combinations
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import torch
-from torch import Tensor
-
+from rlhf_lab.conformance.definitions.candidatewise import Formula, Row, candidatewise, odds
 from rlhf_lab.conformance.definitions.definition import Definition
-from rlhf_lab.conformance.inputs import tensors
 
-__all__ = ["DEFINITIONS", "candidatewise", "odds"]
+__all__ = ["DEFINITIONS"]
 
-_DIGITS: Final = Context(prec=40, Emax=10**9, Emin=-(10**9))
 _TAIL: Final = 30.0  # standard deviations beyond which the normal tail is an asymptotic series, exact to 1e-10
-
-
-class Row(NamedTuple):
-    """The valid candidates of a row: scores, what is told of each by name, and what is told of the row by name."""
-
-    scores: list[float]
-    each: Mapping[str, list[Any]]
-    whole: Mapping[str, float]
-
-
-Formula = Callable[..., tuple[float, Sequence[float]]]
-
-
-def candidatewise(formula: Formula, at_least: int = 2, field: str = "scores") -> Callable[..., Mapping[str, Tensor]]:
-    """Return the answer of a definition whose ``formula(row, **parameters)`` gives a row's loss and its slopes.
-
-    A row with fewer than ``at_least`` valid candidates has the weight 0, and then any loss will do.
-    """
-
-    def answer(batch: Any, **parameters: Any) -> Mapping[str, Tensor]:
-        each = {name: x.tolist() for name, axes, x in tensors(batch) if axes == "same" and name != "valid"}
-        whole = {name: x.tolist() for name, axes, x in tensors(batch) if axes == "row"}
-        rows, k = batch.valid.shape
-        losses, slopes, weights = [math.nan] * rows, [[0.0] * k for _ in range(rows)], [0.0] * rows
-        for n, valid in enumerate(batch.valid.tolist()):
-            at = [i for i in range(k) if valid[i]]
-            if len(at) < at_least:
-                continue
-            told = {name: [x[n][i] for i in at] for name, x in each.items()}
-            row = Row(told[field], told, {name: x[n] for name, x in whole.items()})
-            with localcontext(_DIGITS):
-                losses[n], found = formula(row, **parameters)
-            weights[n] = 1.0
-            for i, slope in zip(at, found, strict=True):
-                slopes[n][i] = slope
-        found = {"L": losses, f"dL/d{field}": slopes, "weights": weights}
-        return {symbol: torch.tensor(x, dtype=torch.float64) for symbol, x in found.items()}
-
-    return answer
-
-
-def odds(score: float) -> Decimal:
-    """Return e^score."""
-    return Decimal(score).exp()
 
 
 def _surprise(chance: Decimal) -> float:

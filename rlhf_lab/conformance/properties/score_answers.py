@@ -1,6 +1,6 @@
 """What claims on reward-model losses share: their cases, other scores for a case, and the loss of every outcome.
 
-``rankings`` and ``pairs`` are full batches without extremes, so that a claim can be told in its plainest form; that
+``rankings`` and ``pairs`` are full batches without overflow, so that a claim can be told in its plainest form; that
 padding and extremes change nothing is for the laws to say.
 """
 
