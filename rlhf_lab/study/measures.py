@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.errors import LabError
-from rlhf_lab.study.preference_measures import likelihood, regularised
+from rlhf_lab.study.preference_measures import likelihood, overoptimisation, regularised
 from rlhf_lab.training.protocols import Actor, Learner
 from rlhf_lab.worlds.protocol import ExactWorld, open_actions
 
 __all__ = ["ALONG", "Along", "policy_table"]
 
-ALONG: Final = frozenset({"learning_curve", "regret", "value_error", "optimal_action", "regularised", "likelihood"})
+ALONG: Final = frozenset(
+    {"learning_curve", "regret", "value_error", "optimal_action", "regularised", "likelihood", "overoptimisation"}
+)
 
 
 class Along:
@@ -80,7 +82,11 @@ class Along:
         return found
 
 
-_BEGINNINGS: Final[Mapping[str, Any]] = {"regularised": regularised, "likelihood": likelihood}
+_BEGINNINGS: Final[Mapping[str, Any]] = {
+    "regularised": regularised,
+    "likelihood": likelihood,
+    "overoptimisation": overoptimisation,
+}
 
 
 def _runs(actor: Any) -> int:

@@ -20,7 +20,7 @@ from rlhf_lab.training.step import shares
 from rlhf_lab.worlds.protocol import ExactWorld
 from rlhf_lab.worlds.sequences import SequenceWorld
 
-__all__ = ["likelihood", "regularised"]
+__all__ = ["likelihood", "overoptimisation", "regularised"]
 
 Measured = Callable[[Tensor], dict[str, Tensor]]
 References = dict[str, dict[str, float]]
@@ -87,6 +87,27 @@ def likelihood(learner: Learner, world: ExactWorld, reference: Tensor) -> tuple[
         return {names[k]: x for k, x in now.items()} | {f"{k}_gain": x - first[k] for k, x in now.items()}
 
     return measured, {name: {"reference": float(first[k].mean())} for k, name in names.items()}
+
+
+def overoptimisation(learner: Learner, world: ExactWorld, reference: Tensor) -> tuple[Measured, References]:
+    """Measure what the policy has gained of the true reward, and of the one that is paid, and how far it has gone.
+
+    ``true_gain`` and ``paid_gain``: E r less that of the untrained policy; ``sqrt_kl``: the square root of
+    KL(π || π_ref).
+
+    Source: Gao et al. 2022 (2210.10760), section 3.
+    """
+    world = _token_world("overoptimisation", world)
+    known = cast("KnownEnvironment", learner.environment)
+    rewards = {"true_gain": known.true_rewards, "paid_gain": known.paid_rewards}
+    base = world.response_probs(reference)
+
+    def measured(policy: Tensor) -> dict[str, Tensor]:
+        moved = world.prompt_probs[:, None] * (world.response_probs(policy) - base)
+        gains = {name: (moved * reward).flatten(-2).sum(-1) for name, reward in rewards.items()}
+        return {**gains, "sqrt_kl": world.kl(policy, reference).clamp(min=0).sqrt()}  # rounding may leave less
+
+    return measured, {}
 
 
 def _shown(data: Candidates, world: SequenceWorld) -> tuple[list[Tensor], Tensor]:

@@ -20,6 +20,8 @@ MEASURES = {
     "optimum, both KLs and distances of probabilities; the reference is the policy before any training of the arm",
     "likelihood": "log-likelihood of the data's best and worst responses and the exact probability of all responses "
     "that they never show, and their changes since before any training; in arms that learn from data",
+    "overoptimisation": "gain of the true and of the paid reward over the untrained policy, and the square root of the "
+    "KL to it",
     "estimator_error": "exact bias, variance and MSE of the advantage estimator in the first seed's world; no sampling",
     "gradient_error": "exact bias, variance trace and cosine of the expected gradient of the loss summed over each "
     "episode, whatever the aggregation, in the first seed's world; no sampling",

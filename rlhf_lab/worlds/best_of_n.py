@@ -17,11 +17,12 @@ from rlhf_lab.worlds.checks import demand, rescaled
 __all__ = ["best_of_n", "kl_bound", "win_rate"]
 
 
-def best_of_n(probs: Tensor, reward: Tensor, n: int) -> Tensor:
+def best_of_n(probs: Tensor, reward: Tensor, n: float) -> Tensor:
     """Return the probability of each response to be the best of ``n`` drawn from ``probs [*b,y]``, ``[*b,y]``.
 
     π_n(y) = F(y)^n - F⁻(y)^n, where F(y) and F⁻(y) are the probabilities of a reward of at most and of less than r(y).
-    Responses with equal rewards share the difference in proportion to ``probs``, as where the first best one is kept.
+    The formula has a value, and is a distribution, for every n from 1, whole or not. Responses with equal rewards share
+    the difference in proportion to ``probs``, as where the first best one is kept.
 
     Source: Beirami et al. 2024, "Theoretical guarantees on the best-of-n alignment policy", section 2.
     """
@@ -44,7 +45,7 @@ def win_rate(probs: Tensor, others: Tensor, reward: Tensor) -> Tensor:
     return (_checked(probs, reward, "probs") * (at_most - equal / 2)).sum(-1)
 
 
-def kl_bound(n: int) -> float:
+def kl_bound(n: float) -> float:
     """Return log n - (n - 1) / n, which KL(π_n || π) never exceeds, and reaches where every response is rare.
 
     Source: Stiennon et al. 2020, "Learning to summarize from human feedback", as a formula; Beirami et al. 2024,

@@ -1,0 +1,76 @@
+"""The trainer that answers with the best of n: exact distributions, and the true reward beside the paid one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlhf_lab.errors import LabError
+from rlhf_lab.study.api import compare
+
+REWARDS = [0.3, -1.0, 2.0, 0.9]
+TRUTH = {"name": "table_reward", "values": REWARDS}
+
+
+def study(spec: Mapping[str, Any], measure: list[str]) -> Mapping[str, Any]:
+    common = {
+        "environment": {
+            "name": "sequences",
+            "vocabulary": 2,
+            "length": 2,
+            "reward": {"name": "table_reward", "values": REWARDS},
+        },
+        "policy": {"name": "tabular_autoregressive", "precision": "float64", "scale": 1.0},
+        "trainer": {"name": "best_of_n", "growth": 2.0},
+        "gamma": 1.0,
+        "budget": {"iterations": 3},
+    }
+    return {"title": "best of n", "spec": {**common, **spec}, "measure": measure, "seeds": 3}
+
+
+def test_the_expected_reward_is_that_of_the_best_of_n_draws() -> None:
+    # n = 2, 4: every n-tuple of responses with its probability, the tuple's largest reward
+    found = compare(study({}, ["learning_curve"])).arms[0]
+    uniform = compare(study({"policy": {"name": "tabular_autoregressive", "precision": "float64"}}, ["learning_curve"]))
+    for point, n in ((0, 2), (1, 4)):
+        tuples = list(itertools.product(REWARDS, repeat=n))
+        expected = sum(map(max, tuples)) / len(tuples)
+        assert uniform.arms[0].curves["exact_return"][point] == pytest.approx([expected] * 3, abs=1e-12)
+    assert (np.diff(found.curves["exact_return"], axis=0) > 0).all()  # and grows with n, whatever the first policy
+
+
+def test_the_laws_of_best_of_n_are_bounds_on_few_responses() -> None:
+    arm = compare(study({}, ["learning_curve"])).arms[0]
+    assert (arm.curves["kl_slack"] > 0).all()
+    assert (arm.curves["win_slack"] > 0).all()
+    assert arm.curves["log_n"][:, 0] == pytest.approx(np.log([2, 4, 8]))
+
+
+def test_the_truth_is_measured_beside_what_is_paid() -> None:
+    # the proxy is the truth turned round: what is gained of it is lost of the truth
+    environment = {
+        "name": "sequences", "vocabulary": 2, "length": 2,
+        "reward": TRUTH,
+        "proxy": {"name": "table_reward", "values": [-r for r in REWARDS]},
+    }  # fmt: skip
+    arm = compare(study({"environment": environment}, ["overoptimisation"])).arms[0]
+    assert (arm.curves["paid_gain"] > 0).all()
+    assert arm.curves["true_gain"] == pytest.approx(-arm.curves["paid_gain"], abs=1e-12)
+    # KL(pi_2 || pi) <= log 2 - 1/2, of which sqrt_kl is the root
+    assert (arm.curves["sqrt_kl"][0] ** 2 < np.log(2) - 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"policy": "linear_features"}, "policy 'linear_features': best_of_n sets every probability on its own"),
+        ({"environment": "short_corridor", "policy": "tabular_softmax"}, "needs a world of token strings"),
+    ],
+)
+def test_what_cannot_be_every_distribution_is_refused(spec: Mapping[str, Any], message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        compare(study(spec, ["learning_curve"]))
