@@ -38,9 +38,9 @@ from rlhf_lab_policies.actor import StackedActor
 EVERYTHING = frozenset({"token_log_probs", "token_ref_log_probs", "token_valid", "token_kl"})
 
 
-def moved(name: str) -> StackedActor:
+def moved(name: str, world: Spaces = WORLD) -> StackedActor:
     """Return an actor with a reference that it has moved away from."""
-    actor = make(name)
+    actor = make(name, world=world)
     actor.keep_reference()
     with torch.no_grad():
         for parameter in actor.parameters():
@@ -73,15 +73,19 @@ def test_the_probabilities_of_all_responses_sum_to_one(name: str, seed: int, sca
     assert torch.allclose(found, torch.ones(2, 2, dtype=torch.float64), rtol=1e-12)
 
 
+@pytest.mark.parametrize("world", [WORLD, token_world(3, 5, 3)], ids=["27 states", "364 states"])
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_world_with_many_states_is_asked_about_the_tokens_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_world_with_many_states_is_asked_about_the_tokens_only(
+    name: str, world: Spaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers = []
+    asked = random_candidates(world, (3, 1), rows=7)
     for few in (scoring.FEW_STATES, 0):
         monkeypatch.setattr(scoring, "FEW_STATES", few)
         monkeypatch.setattr(transformer, "FEW_STATES", few)
-        actor = moved(name)
-        found = actor.score(ASKED, EVERYTHING)
-        rewards = actor.rewards(ASKED)
+        actor = moved(name, world)
+        found = actor.score(asked, EVERYTHING)
+        rewards = actor.rewards(asked)
         (found.log_probs.square().sum() + found.token_kl.sum() + rewards.square().sum()).backward()
         gradients = [p.grad for p in actor.parameters() if p.grad is not None]
         answers.append([*vars(found).values(), rewards, *gradients])
@@ -386,6 +390,8 @@ def test_what_is_no_token_sequence_is_refused() -> None:
     lacking = replace(ASKED, inputs={"prompts": ASKED.inputs["prompts"], "text": ASKED.inputs["tokens"]})
     with pytest.raises(LabError, match="candidates without prefixes, tokens, counted; needs candidates of a world"):
         make("tabular").score(lacking)
+    with pytest.raises(LabError, match="the candidates are of 2 runs, the policy of 3"):
+        make("tabular", seeds=(1, 2, 3)).score(ASKED)
     vectors = MLP().build(Spaces(3, observation=(5,)), 2, Streams([0, 1]))
     with pytest.raises(LabError, match="a policy that reads observation vectors"):
         vectors.score(ASKED)

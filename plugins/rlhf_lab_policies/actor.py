@@ -87,6 +87,11 @@ class StackedActor(nn.Module, ABC):
         return cast("Weights", self._parameters)
 
     @property
+    def runs(self) -> int:
+        """How many runs the weights are of."""
+        return len(next(iter(self.weights.values())))
+
+    @property
     def reference(self) -> Weights | None:
         """The frozen weights by name, or None before ``keep_reference``."""
         if not self._buffers or f"{_REFERENCE}{next(iter(self._parameters))}" not in self._buffers:
@@ -162,7 +167,7 @@ class StackedActor(nn.Module, ABC):
         ``token_kl`` is Σ_t KL(π_ref ‖ π) at the prefixes of the response. What the reference says has no gradient and
         is None before ``keep_reference``. Raises ``LabError`` for candidates that are not token sequences.
         """
-        responses = Responses(candidates, self._states)
+        responses = Responses(candidates, self._states, self.runs)
         current = self._asked(self.weights, responses).action_log_probs
         if current is None:
             raise LabError("score: this policy's actions are continuous, so that it gives tokens no probability")
@@ -174,7 +179,7 @@ class StackedActor(nn.Module, ABC):
         z are the preferences before the softmax: the same family of functions, read as rewards. Raises ``LabError``
         where actions are continuous, or the candidates are not token sequences.
         """
-        responses = Responses(candidates, self._states)
+        responses = Responses(candidates, self._states, self.runs)
         logits = self._asked(self.weights, responses).logits
         if logits is None:
             raise LabError("rewards: this policy's actions are continuous, so that it has no preference for each")
@@ -197,9 +202,8 @@ class StackedActor(nn.Module, ABC):
 
     def _every_state(self, weights: Weights) -> Distribution:
         """Return the distributions in all states of a finite world, in order; override where it takes no asking."""
-        first = next(iter(weights.values()))
-        states = torch.arange(self._states or 0, device=first.device)
-        return self._distribution(weights, states.expand(first.shape[0], -1), None)
+        states = torch.arange(self._states or 0, device=next(iter(weights.values())).device)
+        return self._distribution(weights, states.expand(self.runs, -1), None)
 
     def score_norms(self, samples: Samples) -> Tensor:
         """Return ‖∇_θ log π(a|s)‖² over the policy's weights θ for every step ``[runs, rows, t]``, without gradient."""

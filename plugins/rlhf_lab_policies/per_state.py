@@ -29,7 +29,9 @@ class PerStateActor(StackedActor):
         if mask is None and logits.shape[1] <= _FEW_STATES:
             return TabulatedCategorical(logits, observations)
         chosen = take(logits, observations)
-        return Categorical(chosen.log_softmax(dim=-1)) if mask is None else Categorical.from_logits(chosen, mask)
+        if mask is None:
+            return Categorical(chosen.log_softmax(dim=-1), logits=chosen)
+        return Categorical.from_logits(chosen, mask)
 
     def _every_state(self, weights: Weights) -> Categorical:
         return Categorical.from_table(self._logits(weights))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rlhf_lab.batch import true_somewhere
 from rlhf_lab.errors import LabError
 from rlhf_lab.training.candidates import Candidates, Scored
 
@@ -29,10 +30,10 @@ class Responses:
     ``states [runs, m]`` are those of the tokens one by one; None: every state of the world, in order, m of them.
     ``counted [runs, rows, k, t]`` tells the tokens that count; what stands at others may be anything.
 
-    Raises ``LabError`` where the candidates are not token sequences of a world of ``states`` states.
+    Raises ``LabError`` where the candidates are not token sequences of a world of ``states`` states, or of other runs.
     """
 
-    def __init__(self, candidates: Candidates, states: int | None) -> None:
+    def __init__(self, candidates: Candidates, states: int | None, runs: int) -> None:
         missing = [name for name in _INPUTS if name not in candidates.inputs]
         if states is None or missing:
             what = f"candidates without {', '.join(missing)}" if missing else "a policy that reads observation vectors"
@@ -41,7 +42,9 @@ class Responses:
                 "for that world"
             )
         prompts, self._prefixes, self._tokens, self.counted = (candidates.inputs[name] for name in _INPUTS)
-        self._all_counted = bool(self.counted.amin())
+        if len(prompts) != runs:
+            raise LabError(f"scoring responses: the candidates are of {len(prompts)} runs, the policy of {runs}")
+        self._all_counted = not true_somewhere(~self.counted)
         # By the world's size alone, never by how many tokens there are, which grows with other runs' responses.
         if states <= FEW_STATES:
             self.states, self._first = None, prompts[..., None, None]
@@ -49,7 +52,6 @@ class Responses:
             self.states = self._counted(prompts[..., None, None] + self._prefixes).flatten(1)
             self._prefixes = torch.arange(self.states.shape[1], device=prompts.device).view(self.counted.shape[1:])
             self._first = torch.zeros_like(prompts)[..., None, None]
-
         self._places: Tensor | None = None  # of the tokens, once it is known how many actions there are
 
     def of_tokens(self, table: Tensor) -> Tensor:
