@@ -17,6 +17,7 @@ from rlhf_lab_preference.pointwise import PointwiseBCE, Regression
 from rlhf_lab_preference.supervised import CPO, SFT, IterativeRPO, RPOWithSFT, SLiC
 from rlhf_lab_preference.thurstone import Thurstone
 from rlhf_lab_preference.ties import Davidson, RaoKupper
+from rlhf_lab_preference.tokenwise import LDDPO, TDPO
 from rlhf_lab_preference.unpaired import KTO
 
 __all__ = [
@@ -28,11 +29,13 @@ __all__ = [
     "FDPO",
     "IPO",
     "KTO",
+    "LDDPO",
     "NCA",
     "ORPO",
     "RDPO",
     "SFT",
     "SPPO",
+    "TDPO",
     "APODown",
     "APOZero",
     "BradleyTerry",
@@ -72,6 +75,6 @@ def rlhf_lab_components() -> list[type[Component]]:
         *(PlackettLuce, PairwiseOfK, ListNetBest, ListNet, Regression, PointwiseBCE),
         *(DPO, FDPO, CautiousDPO, RobustDPO, IPO, Hinge, EXO, DiscoPOP, RewardAwareRPO),
         *(DPOP, SPPO, NCA, BCO, APOZero, APODown, KTO),
-        *(DPONorm, RDPO, SimPO, ORPO),
+        *(DPONorm, RDPO, SimPO, ORPO, TDPO, LDDPO),
         *(SFT, CPO, SLiC, IterativeRPO, RPOWithSFT),
     ]

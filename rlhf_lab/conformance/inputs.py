@@ -23,6 +23,7 @@ __all__ = [
     "Masks",
     "Observed",
     "Segment",
+    "insert",
     "insert_steps",
     "level",
     "map_fields",
@@ -109,20 +110,31 @@ def take_rows(batch: AnyBatch, rows: list[int]) -> AnyBatch:
 
 
 def take_steps(batch: AnyBatch, steps: list[int]) -> AnyBatch:
-    """Return the batch with these steps in this order; fields without a step axis stay."""
-    return map_fields(batch, lambda _, axes, x: x[..., steps] if axes == "same" else x)
+    """Return the batch with these steps (of rankings: candidates) in this order; fields without that axis stay."""
+
+    def take(_: str, axes: str, x: Tensor) -> Tensor:
+        return x[..., steps] if axes == "same" else x[..., steps, :] if axes == "token" else x
+
+    return map_fields(batch, take)
 
 
 def insert_steps(batch: AnyBatch, position: int, junk: float, count: int = 1) -> AnyBatch:
-    """Return the batch with ``count`` invalid steps in front of ``position`` that hold ``junk``."""
+    """Return the batch with ``count`` invalid steps (of rankings: candidates) that hold ``junk`` in front of one."""
 
     def widen(_: str, axes: str, x: Tensor) -> Tensor:
-        if axes != "same":
+        if axes == "row":
             return x
-        new = x.new_full((*x.shape[:-1], count), False if x.dtype == torch.bool else junk)
-        return torch.cat([x[..., :position], new, x[..., position:]], dim=-1)
+        return insert(x, position, junk, count, dim=-1 if axes == "same" else -2)
 
     return map_fields(batch, widen)
+
+
+def insert(x: Tensor, position: int, junk: float, count: int, dim: int) -> Tensor:
+    """Return a tensor with ``count`` places that hold ``junk``, or False, in front of ``position``."""
+    before, after = x.split([position, x.shape[dim] - position], dim)
+    shape = list(x.shape)
+    shape[dim] = count
+    return torch.cat([before, x.new_full(shape, False if x.dtype == torch.bool else junk), after], dim)
 
 
 def with_fields(batch: AnyBatch, changes: Mapping[str, Any]) -> AnyBatch:

@@ -103,8 +103,8 @@ def expect_equal(
     """Raise ``Violation`` at the first number that differs; ``where`` says which count, ``note`` qualifies what is due.
 
     Both map a symbol to a tensor; symbols that are not ``expected`` are not compared. Differences up to ``tolerance``
-    times the largest number of the tensor (at least 1) are rounding. One number for a whole row, where ``where`` tells
-    of each of its candidates, counts where any of them does.
+    times the largest number of the tensor (at least 1) are rounding. Where ``where`` tells of each of a row's
+    candidates, one number for the whole row counts where any of them does, and the numbers of its tokens as it does.
     """
     for symbol, due in expected.items():
         if symbol not in got:
@@ -113,7 +113,9 @@ def expect_equal(
         due = due.to(torch.float64)
         if found.shape != due.shape:
             raise Violation(f"{symbol} of shape {list(found.shape)}", f"shape {list(due.shape)}{_of(note)}")
-        counted = where.any(-1) if where is not None and found.ndim < where.ndim else where
+        counted = where
+        if where is not None and found.ndim != where.ndim:
+            counted = where.any(-1) if found.ndim < where.ndim else where[..., None]
         apart = found - due if counted is None else (found - due).masked_fill(~counted, 0)
         if apart.numel() == 0 or float(apart.abs().max()) <= tolerance:
             continue  # which is so nearly always, and takes a third of the time of what follows

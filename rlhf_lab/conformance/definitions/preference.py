@@ -188,12 +188,47 @@ def _kto(batch: Rankings, beta: float, lam_d: float, lam_u: float) -> Mapping[st
     return {**answer, "weights": batch.valid.sum(-1).double(), "dL/dmismatched_log_probs": unmoved}
 
 
-def _tdpo(row: Row, beta: float, alpha: float, stop_gradient: bool) -> tuple[float, Sequence[float], Sequence[float]]:
-    moved = row.each["token_kl"]
-    preference = coin(beta * (_margin(row) - alpha * (moved[1] - moved[0])))
-    pull = beta * preference.tails
-    divergence = (0.0 if stop_gradient else -alpha * pull, alpha * pull)
-    return preference.heads_surprise, (-pull, pull), divergence
+def _tdpo(batch: Rankings, beta: float, alpha: float, stop_gradient: bool) -> Mapping[str, Tensor]:
+    def told(row: Row) -> tuple[float, float]:
+        first, second = row.each["token_kl"]
+        ratios = [own - ref for own, ref in zip(row.each["log_probs"], row.each["ref_log_probs"], strict=True)]
+        preference = coin(beta * (ratios[0] - ratios[1] - alpha * (second - first)))
+        return preference.heads_surprise, beta * preference.tails
+
+    def response(row: Row) -> Slopes:
+        loss, pull = told(row)
+        return loss, (-pull, pull)
+
+    def divergence(row: Row) -> Slopes:
+        loss, pull = told(row)
+        return loss, (0.0 if stop_gradient else -alpha * pull, alpha * pull)
+
+    return {**candidatewise(divergence, field="token_kl")(batch), **candidatewise(response, field="log_probs")(batch)}
+
+
+def _ld_dpo(batch: Rankings, beta: float, alpha: float) -> Mapping[str, Tensor]:
+    """Add up tokens one by one, each with its weight."""
+    assert batch.token_log_probs is not None and batch.token_ref_log_probs is not None
+    assert batch.token_valid is not None and batch.valid is not None
+    slopes = torch.zeros_like(batch.token_log_probs)
+    found = (batch.token_log_probs.detach() - batch.token_ref_log_probs).tolist()
+    rows = range(len(found))
+
+    def each(row: Row) -> Slopes:
+        n = int(row.scores[0])
+        places = [[t for t, counts in enumerate(tokens) if counts] for tokens in batch.token_valid[n].tolist()]  # type: ignore[index]
+        shorter = min(map(len, places))
+        weights = [{t: 1.0 if i < shorter else alpha for i, t in enumerate(at)} for at in places]
+        a, b = (math.fsum(w * found[n][k][t] for t, w in weights[k].items()) for k in (0, 1))
+        preference = coin(beta * (a - b))
+        for k, sign in ((0, -1), (1, 1)):
+            for t, w in weights[k].items():
+                slopes[n, k, t] = sign * w * beta * preference.tails
+        return preference.heads_surprise, (0.0, 0.0)
+
+    numbered = torch.tensor(rows, dtype=torch.float64)[:, None].expand_as(batch.log_probs)
+    answer = candidatewise(each)(Scores(numbered.contiguous(), valid=batch.valid))
+    return {"L": answer["L"], "weights": answer["weights"], "dL/dtoken_log_probs": slopes}
 
 
 def _dpo_norm(row: Row, beta: float) -> Slopes:
@@ -273,7 +308,7 @@ def _record(
     reads: str = "ref_log_probs",
     at_least: int = 2,
 ) -> Definition:
-    whole = formula in (_likelihood, _kto)
+    whole = formula in (_likelihood, _kto, _tdpo, _ld_dpo)
     answer: Any = formula if whole else candidatewise(partial(formula), at_least, "log_probs")  # type: ignore[arg-type]
     return Definition("preference", name, statement, reference, parameters, answer, reads=frozenset(reads.split()))
 
@@ -378,6 +413,23 @@ DEFINITIONS: list[Definition] = [
         _kto,
         {**_BETA, "lam_d": 1.0, "lam_u": 1.0},
         "ref_log_probs mismatched_log_probs mismatched_ref_log_probs desirable",
+    ),
+    _record(
+        "tdpo",
+        "L = −log σ(β (h − alpha (D_l − D_w))), D = sum of KL(π_ref ‖ π) over a response's steps; no gradient of D_w "
+        "with stop_gradient",
+        "Zeng et al. 2024, eq. 17 and 18",
+        _tdpo,
+        {**_BETA, "alpha": 0.5, "stop_gradient": True},
+        "ref_log_probs token_kl",
+    ),
+    _record(
+        "ld_dpo",
+        "L = −log σ(β (a − b)) of sums over tokens, those beyond the length of the shorter response alpha times",
+        "Liu et al. 2024 (arXiv 2409.06411), eq. 11",
+        _ld_dpo,
+        {**_BETA, "alpha": 0.5},
+        "token_log_probs token_ref_log_probs token_valid",
     ),
     _record(
         "dpo_norm",

@@ -14,6 +14,8 @@ from rlhf_lab.conformance.subject import Subject
 
 __all__ = ["LAWS"]
 
+_ANY_LENGTH: Final = 7  # or rank, or whatever integers mean
+
 
 def _zero_where_invalid(subject: Subject, case: Any) -> None:
     for symbol, x in subject(case).items():
@@ -26,7 +28,10 @@ def _padding_content(subject: Subject, case: Any) -> None:
     for junk in (torch.nan, -1e6):
 
         def poison(_: str, axes: str, x: Tensor, junk: float = junk) -> Tensor:
-            return x.masked_fill(~case.valid, junk) if axes == "same" and x.is_floating_point() else x
+            if axes == "row" or x.dtype == torch.bool:
+                return x
+            invalid = ~case.valid if axes == "same" else ~case.valid[..., None].expand_as(x)
+            return x.masked_fill(invalid, junk if x.is_floating_point() else _ANY_LENGTH)
 
         note = f"as before, whatever stands at invalid steps ({junk} now)"
         after = subject(map_fields(case, poison))
@@ -41,8 +46,15 @@ def _padding_content(subject: Subject, case: Any) -> None:
 def _padding_width(subject: Subject, case: Any) -> None:
     before, steps = plain(subject(case)), case.valid.shape[-1]
     wider = subject(insert_steps(insert_steps(case, steps, 32.0, 2), 0, -32.0, 3))
-    inner = {symbol: x[..., 3 : 3 + steps] if x.ndim == 2 else x for symbol, x in wider.items()}
+    inner = {symbol: _taken(x, case, slice(3, 3 + steps)) for symbol, x in wider.items()}
     expect_equal(inner, before, case.valid, note="as without three more invalid steps at the left and two at the right")
+
+
+def _taken(x: Tensor, case: Any, steps: slice) -> Tensor:
+    """Return some steps of an answer: of all steps, of whole rows, or of the tokens of candidates."""
+    if x.ndim < case.valid.ndim:
+        return x
+    return x[..., steps] if x.ndim == case.valid.ndim else x[..., steps, :]
 
 
 def _invalid_steps_crossed(subject: Subject, case: Any) -> None:
@@ -50,7 +62,7 @@ def _invalid_steps_crossed(subject: Subject, case: Any) -> None:
     wider = case
     for position in reversed(range(1, steps)):
         wider = insert_steps(wider, position, -32.0)
-    inner = {symbol: x[..., ::2] if x.ndim == 2 else x for symbol, x in subject(wider).items()}
+    inner = {symbol: _taken(x, case, slice(None, None, 2)) for symbol, x in subject(wider).items()}
     expect_equal(inner, before, case.valid, note="as without an invalid step between any two steps")
 
 

@@ -11,12 +11,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from rlhf_lab.conformance.inputs import map_fields
+from rlhf_lab.conformance.inputs import insert, map_fields
 from rlhf_lab.conformance.properties import (
     preference_claims,
     preference_labels,
     preference_limits,
     preference_optima,
+    preference_tokens,
 )
 from rlhf_lab.conformance.properties.losses import answered, some_gradient
 from rlhf_lab.conformance.properties.response_answers import whole_rows
@@ -32,13 +33,18 @@ _CERTAIN: Final = -1e-9
 _APART: Final = 64.0  # log-probabilities by which a policy parts responses widely
 
 
-def _far(case: Rankings, policy: Tensor, reference: Tensor) -> Rankings:
-    """Return the batch with other log-probabilities, of mismatched responses too."""
+def _under(case: Rankings, policy: Tensor, reference: Tensor, mismatched: Tensor) -> Rankings:
+    """Return the batch with other log-probabilities; where tokens have their own, the first one has all of it."""
 
-    def change(name: str, _: str, x: Tensor) -> Tensor:
-        if name.endswith("ref_log_probs"):
-            return reference.expand_as(x) if "token" not in name else x
-        return policy.expand_as(x) if name in ("log_probs", "mismatched_log_probs") else x
+    def change(name: str, axes: str, x: Tensor) -> Tensor:
+        if not name.endswith("log_probs"):
+            return x
+        due = reference if "ref_" in name else mismatched if "mismatched" in name else policy
+        return (
+            due.expand_as(x)
+            if axes == "same"
+            else insert(due.expand(x.shape[:-1])[..., None], 1, 0, x.shape[-1] - 1, -1)
+        )
 
     return map_fields(case, change)
 
@@ -48,7 +54,7 @@ def _finite(subject: Subject, case: Rankings) -> None:
     ends = [torch.where(odd, x, y).to(case.log_probs) for x, y in ((_UNLIKELY, _CERTAIN), (_CERTAIN, _UNLIKELY))]
     certain = torch.full_like(ends[0], _CERTAIN)
     for policy, reference in ((ends[0], ends[1]), (ends[1], ends[0]), (certain, certain), (certain, ends[0])):
-        wide = _far(case, policy, reference)
+        wide = _under(case, policy, reference, policy)
         for batch in (wide, map_fields(wide, lambda _, __, x: x.float() if x.is_floating_point() else x)):
             for symbol, x in subject(batch).items():
                 kind = str(batch.log_probs.dtype).removeprefix("torch.")
@@ -65,25 +71,16 @@ def _agrees_with_labels(subject: Subject, case: Rankings) -> None:
 
 
 def _spread(case: Rankings, place: Tensor) -> Rankings:
-    """Return the batch with responses of equal length whose probabilities are far apart in this order."""
+    """Return the batch with responses of one token whose probabilities are far apart in this order."""
     policy = _APART * (place - case.log_probs.shape[-1])  # all below 0
     reference = torch.full_like(policy, -_APART * case.log_probs.shape[-1])
 
-    def change(name: str, axes: str, x: Tensor) -> Tensor:
-        if name in ("log_probs", "mismatched_log_probs"):
-            return policy if name == "log_probs" else reference
-        if name in ("ref_log_probs", "mismatched_ref_log_probs"):
-            return reference
-        if name == "lengths":
-            return torch.full_like(x, 1)
-        if axes == "token":  # the first token is the whole response
-            first = torch.arange(x.shape[-1]) == 0
-            if x.dtype == torch.bool:
-                return first.expand_as(x)
-            return torch.where(first, (reference if "ref" in name else policy)[..., None], 0)
-        return torch.zeros_like(x) if name == "token_kl" else x
+    def change(name: str, _: str, x: Tensor) -> Tensor:
+        if name == "token_valid":
+            return (torch.arange(x.shape[-1]) == 0).expand_as(x)
+        return torch.ones_like(x) if name == "lengths" else torch.zeros_like(x) if name == "token_kl" else x
 
-    return map_fields(case, change)
+    return map_fields(_under(case, policy, reference, reference), change)
 
 
 def _law(id_: str, statement: str, reference: str, check: Callable[[Subject, Any], None], **options: Any) -> Property:
@@ -112,4 +109,6 @@ PROPERTIES: list[Property] = [
     *preference_optima.CLAIMS,
     *preference_limits.CLAIMS,
     *preference_labels.CLAIMS,
+    *preference_tokens.LAWS,
+    *preference_tokens.CLAIMS,
 ]

@@ -103,7 +103,8 @@ def _opposite(subject: Subject, case: Rankings) -> None:
 
 def _unit(subject: Subject, case: Rankings) -> None:
     beta = subject.parameter("beta", 0.1)
-    wide = subject.of(beta=beta / 4)(at_ratios(case, 4 * ratios(case)))
+    far = map_fields(at_ratios(case, 4 * ratios(case)), lambda name, _, x: 4 * x if name == "token_kl" else x)
+    wide = subject.of(beta=beta / 4)(far)
     due = {"L": subject(case)["L"], "dL/dlog_probs": subject(case)["dL/dlog_probs"] / 4}
     expect_equal(wide, due, note="= L and g / 4, for β / 4 and log-ratios 4 times as large")
 
@@ -221,7 +222,7 @@ CLAIMS: list[Property] = [
     claim("equal-and-opposite-pulls", "the gradients of a row sum to 0", _RAFAILOV, _opposite),
     claim(
         "beta-is-a-unit",
-        "with log-ratios c times as large and β a c-th, L is the same and g a c-th: only β log(π/π_ref) matters",
+        "with log-ratios and divergences c times as large and β a c-th, L is the same and g a c-th",
         _RAFAILOV,
         _unit,
         applies=about("beta"),

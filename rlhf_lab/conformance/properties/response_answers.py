@@ -82,7 +82,8 @@ def at_ratios(case: Rankings, due: Tensor) -> Rankings:
 
 def at_the_reference(case: Rankings) -> Rankings:
     """Return the batch with π = π_ref."""
-    return at_ratios(case, torch.zeros_like(case.log_probs))
+    here = at_ratios(case, torch.zeros_like(case.log_probs))
+    return map_fields(here, lambda name, _, x: torch.zeros_like(x) if name == "token_kl" else x)
 
 
 def lengths(case: Rankings) -> Tensor:
