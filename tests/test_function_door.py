@@ -121,6 +121,30 @@ def adaptive(coefficient, observed, target=0.01):
     return coefficient / 2 if observed < target / 1.5 else coefficient
 
 
+def pair_loss(chosen, rejected, margin=0.0):
+    """As language-model code bases have it: the scores of both responses."""
+    return -torch.nn.functional.logsigmoid(chosen - rejected - margin)
+
+
+def pair_loss_of_each(chosen, rejected):
+    return rejected.sigmoid().log() - chosen.sigmoid().log()
+
+
+def list_mle(scores, mask):
+    left = mask[:, None, :] * torch.ones_like(scores).diag_embed().cumsum(-1)
+    rivals = scores[:, None, :].expand_as(left).masked_fill(left == 0, -1e30).logsumexp(-1)
+    return (rivals - scores).masked_fill(mask == 0, 0).sum(-1)
+
+
+def list_mle_times_mask(scores, mask):
+    far = scores * mask - 1e9 * (1 - mask)
+    return ((far.flip(-1).logcumsumexp(-1).flip(-1) - far) * mask).sum(-1)
+
+
+def list_mle_of_prefixes(scores):
+    return (scores.logcumsumexp(-1) - scores).sum(-1)
+
+
 PPO = {"log_probs": "logp", "old_log_probs": "old_logp", "advantages": "adv"}
 
 
@@ -146,6 +170,9 @@ def judged(function, record, mapping=None, layout="rows", examples=20):
         (k3, "k3", {"log_probs": "logp", "ref_log_probs": "ref"}, "rows"),
         (squared, "mse", {"values": "v", "returns": "target"}, "rows"),
         (adaptive, "adaptive_kl", {}, "row"),
+        (pair_loss, "bradley_terry", {}, "rows"),
+        (pair_loss, "bradley_terry_margin", {"margins": "margin"}, "row"),
+        (list_mle, "plackett_luce", {}, "rows"),
     ],
 )
 def test_a_right_function_passes(function, record, mapping, layout):
@@ -159,6 +186,9 @@ def test_a_right_function_passes(function, record, mapping, layout):
         (gae_forgets_the_flag, "gae", {"rewards": "r", "values": "v"}, "time-first", "is-gae"),
         (ppo_without_min, "ppo_clip", PPO, "rows", "is-ppo-clip"),
         (gae_row, "td_lambda", {"gamma": "lam", "lam": "gamma"}, "row", "is-td-lambda"),
+        (pair_loss_of_each, "bradley_terry", {}, "rows", "is-bradley-terry"),
+        (list_mle_of_prefixes, "plackett_luce", {}, "rows", "is-plackett-luce"),
+        (list_mle_times_mask, "plackett_luce", {}, "rows", "padding-content-ignored"),
     ],
 )
 def test_a_wrong_function_fails(function, record, mapping, layout, law):
@@ -226,6 +256,18 @@ def test_a_wrong_function_fails(function, record, mapping, layout, law):
             {"log_probs": "logp", "ref_log_probs": "ref"},
             "rows",
             {"not judged: samples of an older policy: it takes no old_log_probs"},
+        ),
+        (
+            pair_loss,
+            "bradley_terry",
+            {},
+            "rows",
+            {
+                "not judged: rows with room for other than two candidates: it takes chosen and rejected",
+                "not judged: candidates that do not count: it takes neither valid nor mask",
+                "not judged: rows with fewer than two valid candidates: it gives no weights",
+                "not judged: margin other than its default 0.0",
+            },
         ),
     ],
 )

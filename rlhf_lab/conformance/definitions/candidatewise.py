@@ -49,9 +49,9 @@ def candidatewise(formula: Formula, at_least: int = 2, field: str = "scores") ->
             told = {name: [x[n][i] for i in at] for name, x in each.items()}
             row = Row(told[field], told, {name: x[n] for name, x in whole.items()})
             with localcontext(_DIGITS):
-                losses[n], found = formula(row, **parameters)
+                losses[n], slope_of_each = formula(row, **parameters)
             weights[n] = 1.0
-            for i, slope in zip(at, found, strict=True):
+            for i, slope in zip(at, slope_of_each, strict=True):
                 slopes[n][i] = slope
         found = {"L": losses, f"dL/d{field}": slopes, "weights": weights}
         return {symbol: torch.tensor(x, dtype=torch.float64) for symbol, x in found.items()}

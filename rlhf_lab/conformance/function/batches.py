@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.conformance.inputs import Estimated, LogProbs, Observed
-from rlhf_lab.types import PolicyBatch, Trajectories, ValueBatch
+from rlhf_lab.types import PolicyBatch, Scores, Trajectories, ValueBatch
 
-__all__ = ["BEHIND", "FIELDS", "PSEUDO", "Given", "last_steps", "pseudo_fields", "required_by"]
+__all__ = ["BEHIND", "FIELDS", "PAIR", "PSEUDO", "Given", "last_steps", "pseudo_fields", "required_by"]
 
 Given = Mapping[str, Tensor]
 """A batch ``[rows, t]`` as a mapping."""
@@ -24,6 +24,7 @@ _BATCHES: Final[Mapping[str, type]] = {
     "value": ValueBatch,
     "kl": LogProbs,
     "controller": Observed,
+    "reward_model": Scores,
 }
 FIELDS: Final = {role: tuple(f.name for f in fields(b) if "axes" in f.metadata) for role, b in _BATCHES.items()}
 _OPTIONAL: Final = {role: {f.name for f in fields(b) if f.default is None} for role, b in _BATCHES.items()}
@@ -35,6 +36,7 @@ _TRAJECTORY: Final = {
     "values_with_last": "[rows, t+1] values and, behind the row's last step, the value there",
 }
 _MASK: Final = {"mask": _TRAJECTORY["mask"]}
+_PAIR: Final = {"chosen": "[rows] the score of the better of two", "rejected": "[rows] the score of the worse of two"}
 PSEUDO: Final[Mapping[str, Mapping[str, str]]] = {
     "advantage": _TRAJECTORY,
     "normalizer": _TRAJECTORY,
@@ -42,8 +44,12 @@ PSEUDO: Final[Mapping[str, Mapping[str, str]]] = {
     "value": _MASK,
     "kl": {},
     "controller": {},
+    "reward_model": _MASK | _PAIR,
 }
 """What may be mapped to an argument besides the fields of a batch."""
+
+PAIR: Final = frozenset(_PAIR)
+"""What tells of the two candidates of a pair."""
 
 BEHIND: Final = frozenset({"next_values", "last_value", "values_with_last"})
 """What tells of the critic's value behind a row's last step."""
@@ -62,6 +68,8 @@ def pseudo_fields(role: str, takes: frozenset[str], given: Given) -> dict[str, T
     found = {}
     if "mask" in takes:
         found["mask"] = given["valid"].to(next(iter(given.values())).dtype)
+    if takes & _PAIR.keys():
+        found["chosen"], found["rejected"] = given["scores"].unbind(-1)
     if "done" in takes:
         found["done"] = given["terminated"] | given["truncated"]
     if not (takes & BEHIND and "next_values" in given):

@@ -15,7 +15,7 @@ from rlhf_lab import components
 from rlhf_lab.components import Component
 from rlhf_lab.conformance.definitions import Definition
 from rlhf_lab.conformance.function.arguments import Arguments, find_record, match
-from rlhf_lab.conformance.function.batches import FIELDS, required_by
+from rlhf_lab.conformance.function.batches import FIELDS, PAIR, required_by
 from rlhf_lab.conformance.function.calls import Adapter, Form, Layout
 from rlhf_lab.conformance.function.limits import Limits
 from rlhf_lab.conformance.inputs import map_fields
@@ -24,7 +24,7 @@ from rlhf_lab.conformance.settings import alternatives
 from rlhf_lab.conformance.verification import TIME_LIMIT
 from rlhf_lab.conformance.views import view
 from rlhf_lab.errors import LabError, describe
-from rlhf_lab.types import Advantages, Loss, PolicyBatch, Trajectories, ValueBatch, clean
+from rlhf_lab.types import Advantages, Loss, PolicyBatch, Scores, Trajectories, ValueBatch, clean
 
 __all__ = ["Wrapped", "from_function"]
 
@@ -35,8 +35,14 @@ _BASES: Final[Mapping[str, type[Component]]] = {
     "value": components.ValueObjective,
     "kl": components.KLEstimator,
     "controller": components.Controller,
+    "reward_model": components.RewardObjective,
 }
-_WITH_GRADIENT: Final = {"objective": ("log_probs", "entropy"), "value": ("values",), "kl": ("log_probs",)}
+_WITH_GRADIENT: Final = {
+    "objective": ("log_probs", "entropy"),
+    "value": ("values",),
+    "kl": ("log_probs",),
+    "reward_model": ("scores",),
+}
 PROBES: Final = 20  # batches that show in which form the function takes them
 
 
@@ -113,7 +119,7 @@ class _Wrapping:
             self.limits,
             layout,
             trailing=2 if self.distributions else 0 if record.role == "controller" else 1,
-            drops_last_axis=self.distributions,
+            drops_last_axis=self.distributions or record.role == "reward_model",
         )
 
     def wrapped(self) -> Wrapped:
@@ -168,7 +174,7 @@ class _Wrapping:
     def _not_judged(self, parts: int) -> list[str]:
         """Return what the function is not judged by."""
         found = self.limits.told()
-        if self.takes & {"valid", "mask"}:
+        if self.takes & {"valid", "mask"} and self.record.role != "reward_model":
             found.append("what it returns at steps that do not count")
         if self.record.role == "advantage" and parts == 1:
             found.append("returns: it gives advantages only")
@@ -191,6 +197,8 @@ class _Wrapping:
             "conventions": self.arguments.constants,
             "scope": self.scope,
         } | ({"distributions": self.distributions} if role == "kl" else {})
+        if role == "reward_model":
+            body["max_candidates"] = 2 if self.takes & PAIR else getattr(self.reference, "max_candidates", None)
         for parameter, default in self.parameters.items():
             info = self.reference.model_fields.get(self._field(parameter)) if self.reference else None
             kind, bounds = (type(default), []) if info is None else (info.annotation, info.metadata)
@@ -251,6 +259,12 @@ def _caller(role: str, ask: Callable[..., tuple[Tensor, ...]], own_returns: Call
     def controller(component: Component, coefficient: Tensor, observed: Tensor) -> Tensor:
         return ask(component, {"coefficient": coefficient, "observed": observed})[0]
 
+    def scores(component: Component, batch: Scores) -> Loss:
+        given = _given(role, batch)
+        given.setdefault("valid", torch.ones_like(batch.scores, dtype=torch.bool))
+        given["scores"] = torch.where(given["valid"], given["scores"], given["scores"].detach())
+        return Loss(ask(component, given)[0])
+
     callers: Mapping[str, Callable[..., Any]] = {
         "advantage": advantage,
         "normalizer": normalizer,
@@ -258,5 +272,6 @@ def _caller(role: str, ask: Callable[..., tuple[Tensor, ...]], own_returns: Call
         "value": loss,
         "kl": kl,
         "controller": controller,
+        "reward_model": scores,
     }
     return callers[role]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.batch import clean
-from rlhf_lab.conformance.function.batches import BEHIND, Given, last_steps
+from rlhf_lab.conformance.function.batches import BEHIND, PAIR, Given, last_steps
 from rlhf_lab.conformance.strategies import consistent_next_values
 from rlhf_lab.types import Refused
 
@@ -92,7 +92,9 @@ class Limits:
         return told if self.role == "kl" and "old_log_probs" not in self.takes else ""
 
     def _limits(self) -> Iterator[_Limit]:
-        if self.role not in ("kl", "controller") and not self.takes & {"valid", "mask"}:
+        if self.role == "reward_model":
+            yield from self._candidates()
+        elif self.role not in ("kl", "controller") and not self.takes & {"valid", "mask"}:
             told = "steps that do not count: it takes neither valid nor mask"
             yield _Limit(told, lambda given: ~given["valid"], {"valid": True})
         if self.one_sequence and "ends" not in self.takes:
@@ -100,6 +102,19 @@ class Limits:
             yield _Limit(told, lambda given: given["ends"] & ~last_steps(given["valid"]), {"ends": False})
         if self.role == "advantage":
             yield from self._ahead() if self.looks_ahead else self._ends()
+
+    def _candidates(self) -> Iterator[_Limit]:
+        """Yield the limits on how many candidates of a row count; who gives no weights cannot leave a row out."""
+        if self.takes & PAIR:
+            told = "rows with room for other than two candidates: it takes chosen and rejected"
+            yield _Limit(told, lambda given: torch.full_like(given["valid"], given["valid"].shape[-1] != 2), {})
+        if not self.takes & {"valid", "mask"}:
+            told = "candidates that do not count: it takes neither valid nor mask"
+            yield _Limit(told, lambda given: ~given["valid"], {"valid": True})
+        told = "rows with fewer than two valid candidates: it gives no weights"
+        yield _Limit(
+            told, lambda given: (given["valid"].sum(-1, keepdim=True) < 2).expand_as(given["valid"]), {"valid": True}
+        )
 
     def _ends(self) -> Iterator[_Limit]:
         """Yield the limits where an episode just stops at its end, whatever the kind."""

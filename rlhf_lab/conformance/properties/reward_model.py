@@ -7,7 +7,7 @@ gradient dL/ds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -22,8 +22,6 @@ from rlhf_lab.conformance.subject import Subject
 from rlhf_lab.types import Scores
 
 __all__ = ["PROPERTIES"]
-
-_CONTRACT: Final = "contract of rlhf_lab"
 
 
 def _finite(subject: Subject, case: Scores) -> None:

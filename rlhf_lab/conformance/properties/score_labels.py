@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import torch
-from torch import Tensor
 
 from rlhf_lab.conformance.inputs import take_steps, with_fields
 from rlhf_lab.conformance.properties.score_answers import claim, given, pairs, with_scores
@@ -29,23 +27,22 @@ def _label(subject: Subject) -> str:
     raise Violation("neither preference_prob nor targets read", "a component that reads one of them")
 
 
-def _labelled(subject: Subject, case: Scores, change: Callable[[Tensor], Tensor]) -> Scores:
+def _labelled(subject: Subject, case: Scores, chance: float) -> Scores:
+    """Return the batch with one label for all."""
     name = _label(subject)
-    return with_fields(case, {name: change(given(case, name))})
+    return with_fields(case, {name: torch.full_like(given(case, name), chance)})
 
 
 def _linear(subject: Subject, case: Scores) -> None:
     """Compare a label between 0 and 1 with both of them, weighed by it."""
     for chance in _CHANCES:
-        no, yes, between = (
-            subject(_labelled(subject, case, lambda x, to=to: torch.full_like(x, to))) for to in (0.0, 1.0, chance)
-        )
+        no, yes, between = (subject(_labelled(subject, case, label)) for label in (0.0, 1.0, chance))
         due = {symbol: (1 - chance) * no[symbol] + chance * yes[symbol] for symbol in _SYMBOLS}
         expect_equal(between, due, note=f"= {1 - chance:g} of L for label 0 + {chance:g} of L for label 1")
 
 
 def _certain(subject: Subject, case: Scores) -> None:
-    sure = _labelled(subject, case, torch.ones_like)
+    sure = _labelled(subject, case, 1.0)
     expect_equal(
         subject(sure), bradley_terry(case.scores[:, 0] - case.scores[:, 1]), note="by bradley_terry, for p = 1"
     )
@@ -53,7 +50,7 @@ def _certain(subject: Subject, case: Scores) -> None:
 
 def _logit_minimises(subject: Subject, case: Scores) -> None:
     for chance in _CHANCES:
-        case = _labelled(subject, case, lambda x, chance=chance: torch.full_like(x, chance))
+        case = _labelled(subject, case, chance)
         best = torch.full_like(case.scores, chance).logit()
         if _label(subject) == "preference_prob":
             best[:, 1:] = 0
