@@ -131,7 +131,7 @@ def insert_steps(batch: AnyBatch, position: int, junk: float, count: int = 1) ->
 
 def insert(x: Tensor, position: int, junk: float, count: int, dim: int) -> Tensor:
     """Return a tensor with ``count`` places that hold ``junk``, or False, in front of ``position``."""
-    before, after = x.split([position, x.shape[dim] - position], dim)
+    before, after = x.narrow(dim, 0, position), x.narrow(dim, position, x.shape[dim] - position)
     shape = list(x.shape)
     shape[dim] = count
     return torch.cat([before, x.new_full(shape, False if x.dtype == torch.bool else junk), after], dim)
