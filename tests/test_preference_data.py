@@ -128,12 +128,29 @@ def test_the_population_of_ties_is_that_of_rao_and_kupper():
         assert found[x, (i, j), (0, 0)] == pytest.approx(both * tie / 2, rel=1e-12)
 
 
-def test_the_population_of_single_labels():
+def test_players_of_several_strengths_are_mixed_in_equal_shares():
+    # b = (b_1 + b_2) / 2, each normalised over the covered responses first: here without the best one
+    built, reference = small()
+    found = weighed(built, make(Population(strength=(2.0, -1.0), coverage=0.75, uncovered="best"), built, reference))
+    players = [behaviour(built, reference, strength=strength) for strength in (2.0, -1.0)]
+    for x in range(2):
+        left = built.true_rewards[0, x].argsort()[:3].tolist()
+        b = {y: sum(p[x][y] / sum(p[x][z] for z in left) for p in players) / 2 for y in left}
+        pairs = sum(b[i] * b[j] for i, j in itertools.combinations(left, 2))
+        for i, j in itertools.combinations(left, 2):
+            both = found[x, (i, j), None] + found[x, (j, i), None]
+            assert both == pytest.approx(b[i] * b[j] / pairs / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("strengths", [(0.0,), (2.0, -1.0)])
+def test_the_population_of_single_labels(strengths):
     # liked with probability σ((r - E_b r) / T)
     built, reference = small()
-    found = weighed(built, make(Population(form="unpaired", temperature=2.0), built, reference))
+    found = weighed(built, make(Population(form="unpaired", temperature=2.0, strength=strengths), built, reference))
+    players = [behaviour(built, reference, strength=strength) for strength in strengths]
     due = {}
-    for x, b in enumerate(behaviour(built, reference)):
+    for x in range(2):
+        b = [sum(p[x][y] for p in players) / len(players) for y in range(4)]
         r = built.true_rewards[0, x].tolist()
         mean = sum(p * q for p, q in zip(b, r, strict=True))
         for y in range(4):

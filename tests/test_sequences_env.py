@@ -309,6 +309,13 @@ def test_errors_are_of_the_kind_asked_for():
     assert abs(float((biased > 1).double().mean()) - 0.1) < 4.5 * math.sqrt(0.09 / n)
 
 
+def test_errors_are_independent_of_the_truth():
+    # the correlation of n independent pairs is within 4.5 / √n of 0
+    built = Sequences(prompts=8, proxy=RewardError()).build(10, 1, Streams(range(10)))
+    truth, error = built.true_rewards.flatten(), (built.paid_rewards - built.true_rewards).flatten()
+    assert abs(float(torch.corrcoef(torch.stack([truth, error]))[0, 1])) < 4.5 / math.sqrt(len(truth))
+
+
 # ---- a learned reward
 
 

@@ -26,16 +26,15 @@ def cut(tree: TokenTree, table: Tensor) -> tuple[Tensor, ...]:
 def go_up(tree: TokenTree, paid: Tensor, value: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, Tensor]:
     """Return what follows each action ``[*b,s,a]`` and each state ``[*b,s]``, 0 at the terminal one.
 
-    An action is followed by what it is ``paid [*b,x,p,a]`` and, unless it ends the response, by the worth of the state
-    that it leads to. ``value`` makes the worth ``[*b,x,n]`` of the prefixes of length t of what follows their actions
-    ``[*b,x,n,a]``.
+    An action is followed by what it is ``paid [*b,x,p,a]`` and by the worth of the state that it leads to, which is 0
+    behind an end token, where nothing is paid. ``value`` makes the worth ``[*b,x,n]`` of the prefixes of length t of
+    what follows their actions ``[*b,x,n,a]``; it makes 0 of zeros.
     """
     actions: list[Tensor] = []
     states: list[Tensor] = []
     for t, following in reversed(list(enumerate(torch.split(paid, tree.widths, dim=-2)))):
         if states:
-            worth = states[-1].reshape(*states[-1].shape[:-1], -1, tree.vocabulary)
-            following = following + worth.masked_fill(tree.ending, 0)
+            following = following + states[-1].reshape(*states[-1].shape[:-1], -1, tree.vocabulary)
         actions.append(following)
         states.append(value(following, t))
     return _join(actions[::-1], 2), _join(states[::-1], 1)
