@@ -257,10 +257,15 @@ class PreferenceData(Component):
 
 
 class Environment(Component):
-    """A world to act in. ``provides`` names the optional batch fields that its trajectories carry."""
+    """A world to act in. ``provides`` names the optional batch fields that its trajectories carry.
+
+    ``training_only`` names the fields that change what is collected or paid and leave the exact world as it is: arms
+    that differ in nothing else are judged in one table.
+    """
 
     role = "environment"
     provides: ClassVar[frozenset[str]] = frozenset()
+    training_only: ClassVar[frozenset[str]] = frozenset()
 
     def gives(self) -> frozenset[str]:
         """Return what this instance provides; override where that depends on parameters."""
@@ -288,12 +293,13 @@ class Trainer(Component):
     """The loop. ``uses`` maps a role to whether the loop cannot do without a component of it.
 
     ``provides`` names the optional batch fields that the loop itself fills, ``asks`` those that it has the policy fill
-    (None: whatever a component needs).
+    (None: whatever a component needs), and ``defaults`` the components that it takes where the spec names none.
     """
 
     role = "trainer"
     scope: ClassVar[Scope] = "batch"
     uses: ClassVar[Mapping[str, bool]] = {}
+    defaults: ClassVar[Mapping[str, str]] = {}
     provides: ClassVar[frozenset[str]] = frozenset()
     asks: ClassVar[frozenset[str] | None] = None
 

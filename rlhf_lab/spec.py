@@ -135,7 +135,7 @@ def make_spec(data: Mapping[str, Any], registry: Registry, where: Positions | No
         spec = RunSpec.model_validate(data, context={"registry": registry})
     except ValidationError as error:
         raise LabError(describe(error, fields=RunSpec.model_fields, where=where)) from None
-    spec, warnings = _spread_gamma(_with_aggregation(spec, registry))
+    spec, warnings = _spread_gamma(_with_defaults(spec, registry))
     problems = [*_unused(spec), *_missing(spec, registry)]
     if problems:  # each begins with a dotted path
         raise LabError("\n".join(located(text, tuple(text.partition(":")[0].split(".")), where) for text in problems))
@@ -169,12 +169,15 @@ def _with_gamma(component: Component, gamma: float) -> Component:
         raise LabError(f"{describe(error, prefix=(component.role,))} (the spec's gamma)") from None
 
 
-def _with_aggregation(spec: RunSpec, registry: Registry) -> RunSpec:
-    """Fill in the aggregation that defines the objective, where the spec names none."""
-    used = spec.trainer is not None and "aggregation" in spec.trainer.uses
-    if spec.aggregation is not None or spec.objective is None or not used:
+def _with_defaults(spec: RunSpec, registry: Registry) -> RunSpec:
+    """Fill in what the spec leaves to the trainer, and the aggregation that defines the objective."""
+    if spec.trainer is None:
         return spec
-    return spec.model_copy(update={"aggregation": registry.create("aggregation", spec.objective.aggregations[0])})
+    names = dict(spec.trainer.defaults)
+    if spec.objective is not None and "aggregation" in spec.trainer.uses:
+        names["aggregation"] = spec.objective.aggregations[0]
+    absent = {role: name for role, name in names.items() if getattr(spec, role) is None}
+    return spec.model_copy(update={role: registry.create(role, name) for role, name in absent.items()})
 
 
 def _unused(spec: RunSpec) -> list[str]:

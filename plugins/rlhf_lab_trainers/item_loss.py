@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.calling import apply, restrict
+from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.training.step import per_run_all, shares
 from rlhf_lab.types import Loss, Rankings, Scores
@@ -39,12 +40,25 @@ class ItemLoss:
 
     def __call__(self, batch: Items, weights: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted losses ``[runs, rows]``, whose sum is a run's loss, and the metrics ``[runs]``."""
-        loss: Loss = apply(self.objective, restrict(batch, self.objective))
+        loss = self._called(batch)
         own = torch.ones_like(loss.values.detach()) if loss.weights is None else loss.weights
         share = shares(own if weights is None else own * weights.to(own))
         weighted = share * loss.values
         observed = {name: share * metric for name, metric in loss.metrics.items()}
-        return weighted, per_run_all({"loss": weighted.detach(), **observed})
+        return weighted, per_run_all({**observed, "loss": weighted.detach()})
+
+    def check(self, batch: Items) -> None:
+        """Raise ``LabError`` where the objective gives weight to no row, so that nothing would be learned."""
+        loss = self._called(batch)
+        if loss.weights is not None and not bool(loss.weights.any()):
+            raise LabError(
+                f"{self.objective.role} {self.objective.name!r} gives every row weight 0: it learns nothing from rows "
+                "like these; choose another objective, or rows with more responses"
+            )
+
+    def _called(self, batch: Items) -> Loss:
+        loss: Loss = apply(self.objective, restrict(batch, self.objective))
+        return loss
 
     def move_on(self, metrics: Mapping[str, Tensor], moving: Tensor) -> None:
         """Let a stateful loss take account of a step's metrics, in the runs that are ``moving [runs]``."""

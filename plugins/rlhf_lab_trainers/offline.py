@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -78,8 +77,7 @@ class OfflineLearner(PreferenceLearner):
             )
         if self.with_reference:
             self.actor.keep_reference()
-        with torch.no_grad():
-            self._loss(self._records.epochs.batch(self.data, 0))  # what is refused is told before anything runs
+        self._try(self._records.epochs.batch(self.data, 0))
 
     @property
     def data(self) -> Candidates:

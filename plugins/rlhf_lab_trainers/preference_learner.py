@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlhf_lab.training.candidates import Candidates, rankings
 from rlhf_lab.training.protocols import Setup
+from rlhf_lab.types import Rankings
 from rlhf_lab_trainers.ranked_learner import RankedLearner
 from rlhf_lab_trainers.ranking_metrics import ranking_metrics
 
@@ -30,16 +31,15 @@ class PreferenceLearner(RankedLearner):
         self.takes_mismatched = any(name.startswith("mismatched") for name in self.loss.needs)
         self.with_reference = bool(self.loss.needs & _BY_REFERENCE)
 
-    def _loss(self, candidates: Candidates) -> tuple[Tensor, dict[str, Tensor]]:
+    def _scored(self, candidates: Candidates) -> tuple[Rankings, dict[str, Tensor]]:
         scored = self.actor.score(candidates, self._fields)
         others = None
         if self.takes_mismatched:
             with torch.no_grad():  # they tell how far the policy has moved, and are never learned from
                 others = self.actor.score(candidates.mismatched())
         optional = self.loss.optional(self.updates, candidates.rows, scored.log_probs.dtype)
-        batch = rankings(candidates, scored, others, **optional)
-        loss, metrics = self.loss(batch, candidates.weights)
-        return loss, ranking_metrics(candidates, scored.log_probs, scored.ref_log_probs) | metrics
+        seen = ranking_metrics(candidates, scored.log_probs, scored.ref_log_probs)
+        return rankings(candidates, scored, others, **optional), seen
 
     def _outputs(self, candidates: Candidates) -> Tensor:
         said: Tensor = self.actor.score(candidates).log_probs

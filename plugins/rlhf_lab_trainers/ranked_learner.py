@@ -34,17 +34,35 @@ class RankedLearner(StepLearner):
         """Yield what this iteration's optimiser steps learn from; the weights move between two of them."""
 
     @abstractmethod
-    def _loss(self, candidates: Candidates) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted losses ``[runs, rows]``, whose sum is a run's loss, and the metrics ``[runs]``."""
+    def _scored(self, candidates: Candidates) -> tuple[Any, dict[str, Tensor]]:
+        """Return the objective's batch for the candidates, gradients flow, and what is seen on the way, ``[runs]``."""
 
     @abstractmethod
     def _outputs(self, candidates: Candidates) -> Tensor:
         """Return what the actor says of the candidates, ``[runs, rows, k]``."""
 
+    def _loss(self, candidates: Candidates) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted losses ``[runs, rows]``, whose sum is a run's loss, and the metrics ``[runs]``.
+
+        A metric of the objective that has the name of one of the loop's is called ``loss_NAME``.
+        """
+        batch, seen = self._scored(candidates)
+        loss, told = self.loss(batch, candidates.weights)
+        return loss, seen | {f"loss_{name}" if name in seen else name: x for name, x in told.items()}
+
+    @torch.no_grad()
+    def _try(self, candidates: Candidates) -> None:
+        """Raise what policy or objective refuse of the candidates, so that it is told before anything runs."""
+        self.loss.check(self._scored(candidates)[0])
+
+    def _count(self, candidates: Candidates) -> int | Tensor:
+        """Return how many episodes a step on the candidates counts as, one number or ``[runs]``."""
+        return candidates.rows if candidates.weights is None else (candidates.weights > 0).sum(1)
+
     def _iterate(self) -> Iterator[dict[str, Tensor]]:
         for candidates in self._batches():
-            rows = candidates.rows if candidates.weights is None else (candidates.weights > 0).sum(1)
-            metrics = self._minimise(*self._loss(candidates), rows, partial(self._largest_output, candidates))
+            counted, largest = self._count(candidates), partial(self._largest_output, candidates)
+            metrics = self._minimise(*self._loss(candidates), counted, largest)
             self.loss.move_on(metrics, self.alive & self._counting)
             yield metrics
 

@@ -15,6 +15,7 @@ from rlhf_lab.training.candidates import Candidates, scores
 from rlhf_lab.training.protocols import KnownEnvironment, Setup
 from rlhf_lab.training.response_numbers import response_numbers
 from rlhf_lab.training.step import REWARD
+from rlhf_lab.types import Scores
 from rlhf_lab.worlds.preferences import bradley_terry
 from rlhf_lab.worlds.sequences import SequenceWorld
 from rlhf_lab_trainers.calibration import Calibration
@@ -82,8 +83,7 @@ class RewardModelLearner(RankedLearner):
         world = self.environment.exact()
         self._world = world if isinstance(world, SequenceWorld) else None
         self._begin()
-        with torch.no_grad():
-            self._loss(self._records.epochs.batch(self.data, 0))  # what is refused is told before anything runs
+        self._try(self._records.epochs.batch(self.data, 0))
 
     @property
     def data(self) -> Candidates:
@@ -108,11 +108,10 @@ class RewardModelLearner(RankedLearner):
     def _batches(self) -> Iterator[Candidates]:
         yield from self._records.minibatches(self.updates)
 
-    def _loss(self, candidates: Candidates) -> tuple[Tensor, dict[str, Tensor]]:
+    def _scored(self, candidates: Candidates) -> tuple[Scores, dict[str, Tensor]]:
         said = self._outputs(candidates)
-        batch = scores(candidates, said, **self.loss.optional(self.updates, candidates.rows, said.dtype))
-        loss, metrics = self.loss(batch, candidates.weights)
-        return loss, metrics | self._observe(candidates, said.detach())
+        optional = self.loss.optional(self.updates, candidates.rows, said.dtype)
+        return scores(candidates, said, **optional), self._observe(candidates, said.detach())
 
     def _observe(self, candidates: Candidates, said: Tensor) -> dict[str, Tensor]:
         contrast = Contrast(candidates, said.dtype)

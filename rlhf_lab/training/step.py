@@ -148,7 +148,12 @@ def mean_metrics(points: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return the mean ``[runs]`` of each metric over the optimiser steps for which it is defined."""
     if len(points) == 1:
         return dict(points[0])
-    return {name: torch.stack([point[name] for point in points]).nanmean(0) for name in points[0]}
+    found = {}
+    for name in points[0]:
+        stacked = torch.stack([point[name] for point in points], dim=1)
+        known = ~stacked.isnan()
+        found[name] = per_run(clean(stacked, known)) / known.sum(1)
+    return found
 
 
 def _divided(x: Tensor, parts: Tensor) -> Tensor:
