@@ -11,6 +11,7 @@ import pytest
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.study.api import compare
+from rlhf_lab.study.report.tables import score_tables
 
 REWARDS = [0.3, -1.0, 2.0, 0.9]
 TRUTH = {"name": "table_reward", "values": REWARDS}
@@ -74,3 +75,10 @@ def test_the_truth_is_measured_beside_what_is_paid() -> None:
 def test_what_cannot_be_every_distribution_is_refused(spec: Mapping[str, Any], message: str) -> None:
     with pytest.raises(LabError, match=message):
         compare(study(spec, ["learning_curve"]))
+
+
+def test_arms_that_differ_in_what_is_paid_are_judged_in_one_table() -> None:
+    proxy = {"name": "reward_error", "scale": 3.0}
+    plain = study({}, ["learning_curve"])
+    found = compare({**plain, "arms": {"truth": {}, "proxy": {"environment.proxy": proxy}}})
+    assert [[row.arm.name for row in table.rows] for table in score_tables(found)] == [["truth", "proxy"]]

@@ -188,6 +188,7 @@ class Sequences(Environment):
 
     name = "sequences"
     provides = frozenset({"log_probs"})
+    training_only = frozenset({"proxy", "responses"})
     vocabulary: int = Field(default=4, ge=2, description="number of tokens")
     length: int = Field(default=4, ge=1, description="most tokens of a response")
     prompts: int = Field(default=1, ge=1, description="number of prompts, equally frequent")

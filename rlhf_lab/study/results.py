@@ -37,6 +37,7 @@ class ArmResult:
     weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)  # final weights, seed axis first
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    world: Mapping[str, Any] = field(default_factory=dict)  # the environment's parameters that the truth depends on
 
     def curve(self, metric: str) -> Array:
         """Return ``[points, seeds]``: a recorded metric, NaN for failed seeds; ``LabError`` where there is none."""

@@ -76,6 +76,7 @@ def _arm_to_plain(arm: ArmResult) -> dict[str, Any]:
         "references": _plain(arm.references),
         "warnings": list(arm.warnings),
         "seconds": arm.seconds,
+        "world": _plain(arm.world),
         "x": {axis: _plain(x) for axis, x in arm.x.items()},
         "curves": {metric: _plain(curve) for metric, curve in arm.curves.items()},
     }
@@ -95,6 +96,7 @@ def _arm_from_plain(data: Mapping[str, Any]) -> ArmResult:
         },
         warnings=tuple(data["warnings"]),
         seconds=data["seconds"],
+        world=data["world"],
         x={axis: _array(x) for axis, x in data["x"].items()},
         curves={metric: _array(curve).reshape(-1, len(seeds)) for metric, curve in data["curves"].items()},
     )

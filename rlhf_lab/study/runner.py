@@ -204,6 +204,7 @@ def _stage(run: _Run, parameters: Mapping[str, Tensor], progress: Progress) -> A
         references=references,
         weights=weights,
         seconds=time.perf_counter() - began,
+        world=spec.environment.model_dump(mode="json", exclude=set(spec.environment.training_only)),
     )
     if not run.last and run.store is not None:
         run.store.finish(result)

@@ -101,6 +101,7 @@ class Store:
                 references=meta["references"],
                 warnings=tuple(meta["warnings"]),
                 seconds=meta["seconds"],
+                world=meta["world"],
             )
         except KeyError as error:
             raise LabError(f"{path} is damaged (it has no {error}); remove it, and its arm runs anew") from None
@@ -119,6 +120,7 @@ class Store:
             "references": arm.references,
             "warnings": arm.warnings,
             "seconds": arm.seconds,
+            "world": arm.world,
         }
         self._write(self.arms / f"{_slug(arm.name)}.safetensors", arrays, meta)
         self._guard(lambda: (self.arms / f"{_slug(arm.name)}.checkpoint.safetensors").unlink(missing_ok=True))

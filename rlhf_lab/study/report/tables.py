@@ -238,7 +238,7 @@ def _by_environment(arms: Iterable[ArmResult]) -> dict[str, list[ArmResult]]:
 
 
 def _environment(arm: ArmResult) -> Mapping[str, Any]:
-    spec = arm.spec.get("environment") or {}
+    spec = arm.world or arm.spec.get("environment") or {}
     return spec if isinstance(spec, Mapping) else {"name": str(spec)}
 
 
