@@ -165,3 +165,16 @@ def test_a_plugin_is_compared(command):
     code, out, _ = command("diff", "fixed", "doubles", "--plugin", "mine.py", "--examples", "10")
     assert code == 1
     assert "smallest  coefficient=" in out
+
+
+def test_a_loss_on_pairs_is_compared_on_pairs():
+    bradley_terry, plackett_luce, thurstone = (
+        REGISTRY.get("reward_model", name) for name in ("bradley_terry", "plackett_luce", "thurstone")
+    )
+    for pair in ((bradley_terry, plackett_luce), (plackett_luce, bradley_terry)):
+        assert diff(*pair, examples=30) is None
+    # at equal scores both have the loss log 2, but the normal curve is steeper there: 1/sqrt(pi) against 1/2
+    found = diff(thurstone, bradley_terry, examples=30)
+    assert found is not None
+    assert found.inputs == {"scores": [0, 0]}
+    assert found.answers == ("dL/dscores[0] = -0.5642", "dL/dscores[0] = -0.5")

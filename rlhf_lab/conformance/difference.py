@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rlhf_lab.components import Component
+from rlhf_lab.components import Component, PreferenceObjective, RewardObjective
 from rlhf_lab.conformance.guard import Guard, seeded
 from rlhf_lab.conformance.property import TOLERANCE, Violation, expect_equal
 from rlhf_lab.conformance.report import for_json, show_inputs, show_parameters
@@ -99,7 +99,7 @@ class _Comparison:
 
     def _widest(self) -> tuple[Component, frozenset[str]]:
         """Return the component that asks for the narrower batches, and the fields that either needs."""
-        narrow = [each for each in self.defaults if each.scope == "group"]
+        narrow = [each for each in self.defaults if each.scope == "group" or _pairs_only(each)]
         return (narrow or self.defaults)[0], self.defaults[0].needs() | self.defaults[1].needs()
 
     def _differ(self, case: Case) -> tuple[str, str] | None:
@@ -142,3 +142,8 @@ class _Comparison:
         for each in parameters:
             each.pop("name", None)
         return Difference(shown_inputs(case.inputs), (parameters[0], parameters[1]), both)
+
+
+def _pairs_only(component: Component) -> bool:
+    most = component.most_candidates() if isinstance(component, PreferenceObjective | RewardObjective) else None
+    return most is not None
