@@ -82,3 +82,15 @@ def test_arms_that_differ_in_what_is_paid_are_judged_in_one_table() -> None:
     plain = study({}, ["learning_curve"])
     found = compare({**plain, "arms": {"truth": {}, "proxy": {"environment.proxy": proxy}}})
     assert [[row.arm.name for row in table.rows] for table in score_tables(found)] == [["truth", "proxy"]]
+
+
+def test_a_score_may_be_one_of_some_arms_only() -> None:
+    learned = {"trainer": "exact_gradient", "optimizer": "sgd"}
+    scores = {"slack": {"metric": "kl_slack", "arms": ["best"]}, "return": {"metric": "exact_return"}}
+    plain = study({}, ["learning_curve"])
+    found = compare({**plain, "arms": {"best": {}, "learned": learned}, "scores": scores})
+    assert [[row.arm.name for row in table.rows] for table in score_tables(found)] == [["best"], ["best", "learned"]]
+    with pytest.raises(LabError, match="arm 'learned' has no metric 'kl_slack'"):
+        compare({**plain, "arms": {"best": {}, "learned": learned}, "scores": {"slack": {"metric": "kl_slack"}}})
+    with pytest.raises(LabError, match=r"scores.slack.arms: no arm matches 'bset'. Did you mean 'best'\?"):
+        compare({**plain, "arms": {"best": {}}, "scores": {"slack": {"metric": "kl_slack", "arms": ["bset"]}}})

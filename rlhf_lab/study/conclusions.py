@@ -25,6 +25,9 @@ def check_names(study: Study, arms: Sequence[str]) -> None:
     for number, figure in enumerate(study.figures, 1):
         for pattern in figure.arms:
             _check_pattern(f"figure {number}", pattern, arms)
+    for name, score in study.scores.items():
+        for pattern in score.arms:
+            _check_pattern(f"scores.{name}.arms", pattern, arms)
 
 
 def check_quantities(study: Study, arm: ArmResult, arms: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from rlhf_lab.study.arms import Arm, Stage, expand
 from rlhf_lab.study.conclusions import check_names, check_quantities
 from rlhf_lab.study.estimator_measures import STATIC
 from rlhf_lab.study.measures import ALONG
-from rlhf_lab.study.results import ArmResult
+from rlhf_lab.study.results import ArmResult, selected
 from rlhf_lab.study.runner import label, probe, run_arm, told
 from rlhf_lab.study.schema import Study
 from rlhf_lab.study.store import Store
@@ -85,7 +85,8 @@ class Plan:
                 progress=progress,
             )
         for score in self.study.scores.values() if result.curves else ():
-            result.score(score)  # a score that names no metric is refused after the first arm, not after the last
+            if selected([result.name], score.arms):
+                result.score(score)  # a score that names no metric is refused after the first arm, not after the last
         check_quantities(self.study, result, self.names)
         return result
 

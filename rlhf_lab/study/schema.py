@@ -47,6 +47,9 @@ class Score(_Model):
     window: tuple[float, float] = Field(default=WINDOW, description="fractions of the curve, for at: window")
     better: Literal["higher", "lower"] = Field(default="higher", description="which direction is good")
     label: str = Field(default="", description="what tables call it; default: the metric's name")
+    arms: list[str] = Field(
+        default_factory=lambda: ["*"], description="shell patterns of the arms that have it; !pattern leaves out"
+    )
 
     @model_validator(mode="after")
     def _read_window(self) -> Self:
