@@ -83,6 +83,13 @@ class Loop(Trainer):
     def build(self, setup: Any) -> Any: ...
 
 
+class Ready(Loop):
+    """A toy trainer that brings what the spec leaves out."""
+
+    name = "ready"
+    defaults: ClassVar[Mapping[str, str]] = {"advantage": "rewards"}
+
+
 class KLLoop(Loop):
     """A toy trainer that uses everything but an optimizer."""
 
@@ -208,6 +215,17 @@ def test_a_good_spec_is_made_of_components(registry: Registry) -> None:
     assert made(registry).components == {"advantage": Rewards(), "objective": Reinforce(), "aggregation": Sum()}
 
 
+def test_a_trainer_brings_what_the_spec_leaves_out(registry: Registry) -> None:
+    spec, _ = make_spec({k: v for k, v in GOOD.items() if k != "advantage"} | {"trainer": "ready"}, registry)
+    assert spec.advantage == Rewards()
+    assert made(registry, trainer="ready", advantage={"name": "gae", "lam": 0.5}).advantage == Gae(lam=0.5)
+
+
+def test_what_trainers_bring_is_what_they_use() -> None:
+    trainers: list[Any] = load_plugins().components("trainer")
+    assert all(trainer.defaults.keys() <= trainer.uses.keys() for trainer in trainers)
+
+
 def test_a_resolved_spec_can_be_read_again(registry: Registry) -> None:
     spec = made(registry, environment={"name": "world", "pays": {"name": "payment", "amount": 2}})
     again, warnings = make_spec(spec.model_dump(mode="json"), registry)
@@ -288,7 +306,7 @@ def test_who_would_provide_it_is_told_even_where_it_is_an_option(registry: Regis
 
 def test_a_provider_that_gives_it_only_when_asked_is_named(registry: Registry) -> None:
     found = refused(registry, {"advantage": "group"})
-    assert found.endswith("It can come from: trainer 'kl_loop', trainer 'loop'.")
+    assert found.endswith("It can come from: trainer 'kl_loop', trainer 'loop', trainer 'ready'.")
 
 
 def test_what_an_option_provides_is_there_with_the_option(registry: Registry) -> None:

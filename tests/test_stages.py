@@ -166,3 +166,59 @@ def test_stages_need_a_measure_along_the_run() -> None:
     }
     with pytest.raises(LabError, match="stages: nothing that is measured here looks at a trained policy"):
         compare({"title": "t", "spec": spec, "measure": ["estimator_error"], "seeds": 1})
+
+
+TABLE = {"name": "tabular_autoregressive", "critic": True}
+CHAIN: dict[str, Any] = {
+    "environment": {"name": "sequences", "vocabulary": 3, "length": 2, "responses": 1},
+    "policy": TABLE,
+    "optimizer": {"name": "adam", "lr": 0.05},
+    "gamma": 1.0,
+    "budget": {"iterations": 30},
+    "stages": {
+        "sft": {"trainer": "offline", "data": {"name": "sampled", "rows": 200}, "preference": "sft"},
+        "reward": {
+            "trainer": {"name": "reward_model", "updates": 5},
+            "data": {"name": "sampled", "rows": 400},
+            "reward_model": "bradley_terry",
+        },
+        "ppo": {
+            "environment": {"proxy": {"name": "learned_reward", "policy": TABLE}},
+            "trainer": {"name": "online", "episodes": 64, "epochs": 2, "kl_coef": 0.1},
+            "advantage": "gae",
+            "objective": "ppo_clip",
+            "value": "mse",
+            "kl": "k3",
+        },
+    },
+}
+
+
+def test_sft_then_a_reward_model_then_ppo_against_it_in_one_run(tmp_path: Path) -> None:
+    results = run(CHAIN, out=tmp_path)
+    sft, reward, ppo = results.arms
+    # the reward model begins afresh and leaves the policy alone; PPO begins with the supervised policy, its reference
+    assert set(reward.weights) == {"reward.logits", "reward.critic"}
+    np.testing.assert_array_equal(ppo.weights["reference_logits"], sft.weights["logits"])
+    # what PPO is paid is the model's scores, and the truth rises with them
+    assert ppo.curves["episode_return"][-1, 0] > ppo.curves["episode_return"][0, 0]
+    assert ppo.curves["exact_return"][-1, 0] > sft.curves["exact_return"][-1, 0] + 0.2
+    again = run(CHAIN, out=tmp_path)
+    np.testing.assert_array_equal(again.arm("ppo").weights["logits"], ppo.weights["logits"])
+
+
+def test_the_same_chain_is_an_arm_of_a_study() -> None:
+    arm = compare({"title": "t", "spec": CHAIN, "seeds": [0], "measure": ["learning_curve", "regularised"]}).arms[0]
+    chain = run(CHAIN).arm("ppo")
+    np.testing.assert_array_equal(arm.curves["exact_return"], chain.curves["exact_return"])
+    assert {"sft.objective", "reward.reward_error", "reward.accuracy", "objective_gap"} <= arm.curves.keys()
+    assert "reward.objective" not in arm.curves  # a reward model is no policy
+
+
+def test_paying_a_reward_model_that_no_stage_has_trained_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    alone = {name: value for name, value in CHAIN["stages"].items() if name != "reward"}
+    with pytest.raises(
+        LabError, match="no reward model has been trained yet; put a stage with the trainer 'reward_model'"
+    ):
+        run(CHAIN | {"stages": alone}, out=tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -56,6 +56,7 @@ class OnlineLearner:
                 f"trainer.group_size: episodes of environment {setup.environment.name!r} may start in several states, "
                 "so consecutive ones are no group of one task; use an environment that gives group_ids, or one start"
             )
+        getattr(self.environment, "paid_rewards", None)  # told now: a learned reward that no stage has learned
         self.actor: Any = make_actor(setup, self.environment.spaces)
         self.optimizer = GuardedOptimizer(
             self.components["optimizer"].build(self.actor), setup.runs, options.max_grad_norm
