@@ -185,15 +185,15 @@ class StackedActor(nn.Module, ABC):
             raise LabError("rewards: this policy's actions are continuous, so that it has no preference for each")
         return total(responses.of_tokens(logits))
 
-    @torch.no_grad()
     def _reference_for(self, responses: Responses) -> Tensor | None:
         """Return the reference's log-probabilities in the states asked for; where these are all, found only once."""
-        if self.reference is None or (responses.states is None and self._known is not None):
-            return self._known
-        found = self._asked(self.reference, responses).action_log_probs
-        if responses.states is None:
-            self._known = found
-        return found
+        if self.reference is None:
+            return None
+        if responses.states is not None:
+            return self._asked(self.reference, responses).action_log_probs
+        if self._known is None:
+            self._known = self._asked(self.reference, responses).action_log_probs
+        return self._known
 
     def _asked(self, weights: Weights, responses: Responses) -> Distribution:
         if responses.states is None:
