@@ -73,11 +73,11 @@ class OfflineLearner(PreferenceLearner):
         if self.takes_mismatched and smallest < 2:
             raise LabError(
                 f"trainer.minibatch: preference {objective.name!r} compares a row with the next one's responses, which "
-                f"minibatches of {smallest} of {self.data.rows} rows do not hold; give a larger one"
+                f"minibatches of {smallest} of {self._records.epochs.rows} rows do not hold; give a larger one"
             )
         if self.with_reference:
             self.actor.keep_reference()
-        self._try(self._records.epochs.batch(self.data, 0))
+        self._try(self._records.minibatch(self._records.epochs, 0))
 
     @property
     def data(self) -> Candidates:
@@ -95,9 +95,9 @@ class OfflineLearner(PreferenceLearner):
 
     def _warm_up(self) -> None:
         """Raise the likelihood of the best responses, then begin anew with the optimiser and keep the reference."""
-        epochs = Epochs(self.data.rows, self.options.minibatch, self.streams["warm up"])
+        epochs = Epochs(self._records.epochs.rows, self.options.minibatch, self.streams["warm up"])
         for number in range(self.options.warm_up):
-            candidates = epochs.batch(self.data, number)
+            candidates = self._records.minibatch(epochs, number)
             log_probs = self.actor.score(candidates).log_probs
             best, _ = best_and_worst(candidates)
             weights = best.to(log_probs)

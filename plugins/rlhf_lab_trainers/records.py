@@ -12,6 +12,7 @@ from rlhf_lab.training.candidates import Candidates
 from rlhf_lab.training.protocols import BuiltEnvironment, Setup
 from rlhf_lab.training.step import initial_actor
 from rlhf_lab_trainers.epochs import Epochs
+from rlhf_lab_trainers.packing import pack, unpack
 from rlhf_lab_trainers.ranking_checks import check_data
 
 __all__ = ["OnRecords", "Records"]
@@ -32,12 +33,23 @@ class Records:
 
     def __init__(self, options: OnRecords, setup: Setup, environment: BuiltEnvironment, objective: Any) -> None:
         untrained = initial_actor(setup, environment.spaces)
-        self.all: Candidates = setup.components["data"].build(environment, untrained, setup.streams["data"])
-        check_data(self.all, objective, setup.streams.seeds)
-        self.epochs = Epochs(self.all.rows, options.minibatch, setup.streams["minibatches"])
+        data: Candidates = setup.components["data"].build(environment, untrained, setup.streams["data"])
+        check_data(data, objective, setup.streams.seeds)
+        self.epochs = Epochs(data.rows, options.minibatch, setup.streams["minibatches"])
         self._updates = options.updates
+        self._whole = data if self.epochs.count == 1 else None  # which every step learns from as it is
+        self._packed = data.changed(pack)
+
+    @property
+    def all(self) -> Candidates:
+        """All rows."""
+        return self._packed.changed(unpack) if self._whole is None else self._whole
+
+    def minibatch(self, epochs: Epochs, number: int) -> Candidates:
+        """Return minibatch ``number`` of the rows as dealt by ``epochs``."""
+        return epochs.batch(self._packed, number).changed(unpack) if self._whole is None else self._whole
 
     def minibatches(self, first: int) -> Iterator[Candidates]:
         """Yield one iteration's minibatches, of which ``first`` came before."""
         for number in range(first, first + self._updates):
-            yield self.epochs.batch(self.all, number)
+            yield self.minibatch(self.epochs, number)

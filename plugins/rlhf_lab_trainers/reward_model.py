@@ -83,7 +83,7 @@ class RewardModelLearner(RankedLearner):
         world = self.environment.exact()
         self._world = world if isinstance(world, SequenceWorld) else None
         self._begin()
-        self._try(self._records.epochs.batch(self.data, 0))
+        self._try(self._records.minibatch(self._records.epochs, 0))
 
     @property
     def data(self) -> Candidates:

@@ -63,6 +63,10 @@ class Candidates:
         """Return the candidates of one run ``[1, rows, ...]`` as those of every run, which share their memory."""
         return self._map(lambda name, x: x.expand(runs, *x.shape[1:]))
 
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Candidates:
+        """Return the candidates with ``change`` applied to every input and label."""
+        return self._map(lambda name, x: change(x))
+
     def _map(self, change: Callable[[str, Tensor], Tensor]) -> Candidates:
         labels = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "inputs"}
         found: dict[str, Any] = {name: change(name, x) for name, x in labels.items() if x is not None}
