@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -119,7 +120,7 @@ class Thresholded(_Ties):
         return torch.nn.functional.softplus((self.gap - d).to(d))
 
     def tie(self, d: Tensor) -> Tensor:
-        room = torch.tensor(self.theta**2 - 1).log() if self.possible else 0.0
+        room = math.log(self.theta**2 - 1) if self.possible else 0.0
         both = torch.nn.functional.softplus((self.gap - d).to(d)) + torch.nn.functional.softplus((self.gap + d).to(d))
         return (both - room).to(d)
 

@@ -13,7 +13,19 @@ from rlhf_lab.components import Component, RewardObjective
 from rlhf_lab.types import Loss, Refused, Scores, clean
 
 from .mutant import REGISTRY
-from .reward_model_bases import Centred, Margin, Pairs, Pointwise, Rankings, Soft, Targets, Thresholded, Tied, mask_of
+from .reward_model_bases import (
+    Centred,
+    Margin,
+    Pairs,
+    Pointwise,
+    Rankings,
+    Soft,
+    Targets,
+    Thresholded,
+    Tied,
+    mask_of,
+    per_row,
+)
 
 __all__ = ["CONTROLS"]
 
@@ -28,7 +40,7 @@ class BySoftplus(Pairs):
     claims = _claims("bradley_terry")
 
     def loss(self, d: Tensor, c: Tensor, r: Tensor, batch: Scores) -> Tensor:
-        return relu(-d) + torch.log1p((-d.abs()).exp())
+        return softplus(-d)
 
 
 class ByCrossEntropy(Pairs):
@@ -126,6 +138,20 @@ class ByTriangle(RewardObjective):
         rivals = s[..., None, :].expand(*s.shape, k).masked_fill(~left, -1e30).logsumexp(-1)
         counts = valid.sum(-1) > 1
         return Loss(clean(clean(rivals - s, valid).sum(-1), counts), counts.to(s))
+
+
+class PadsAtMinusInfinity(RewardObjective):
+    """Relies on torch, whose cumulative sum of exponentials has no NaN in its gradient at −∞."""
+
+    name = "plackett_luce_pads_at_minus_infinity"
+    implements = "plackett_luce"
+    claims = _claims("plackett_luce")
+
+    def __call__(self, batch: Scores) -> Loss:
+        valid = mask_of(batch)
+        s = batch.scores.masked_fill(~valid, -torch.inf)
+        left = s.flip(-1).logcumsumexp(-1).flip(-1)
+        return per_row(clean(left - s, valid).sum(-1), valid.sum(-1) > 1)
 
 
 class PlaceByPlace(Rankings):
@@ -261,6 +287,7 @@ class TiedGroups(Rankings):
 
 CONTROLS: list[type[Component]] = [
     *(BySoftplus, ByCrossEntropy, PlainPairs, CoinFlipUncounted, Handicap, CentredByParts, SoftByResidual),
-    *(RaoKupperBySums, DavidsonBySums, ByTriangle, PlaceByPlace, PairByPair, ByDivergence, Expanded),
+    *(RaoKupperBySums, DavidsonBySums, ByTriangle, PadsAtMinusInfinity, PlaceByPlace, PairByPair),
+    *(ByDivergence, Expanded),
     *(Hinge, SquaredMargin, Smoothed, ByPlaces, SumOfPairs, Robust, TiedGroups),
 ]

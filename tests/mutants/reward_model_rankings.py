@@ -64,15 +64,6 @@ class PadsInNormaliser(RewardObjective):
         return per_row(clean(_left(s) - s, valid).sum(-1), valid.sum(-1) > 1)
 
 
-class MinusInfinity(RewardObjective):
-    name = "minus_infinity"
-
-    def __call__(self, batch: Scores) -> Loss:
-        valid = mask_of(batch)
-        s = batch.scores.masked_fill(~valid, -torch.inf)
-        return per_row(clean(_left(s) - s, valid).sum(-1), valid.sum(-1) > 1)
-
-
 class NearMask(RewardObjective):
     name = "near_mask"
 
@@ -193,7 +184,6 @@ _LISTNET_BEST: dict[str, Any] = {
 MUTANTS: list[Mutant] = [
     *variants(Rankings, "loss", _PLACKETT_LUCE, "plackett_luce"),
     Mutant("D21 pads in the normaliser", PadsInNormaliser, "plackett_luce"),
-    Mutant("pads of minus infinity", MinusInfinity, "plackett_luce"),
     Mutant("pads near the scores", NearMask, "plackett_luce"),
     Mutant("D20 rows without a pair count", SkippedRowsCount, "plackett_luce"),
     *variants(Rankings, "loss", _PAIRWISE, "pairwise_of_k"),

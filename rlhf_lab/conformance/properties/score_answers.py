@@ -87,5 +87,18 @@ def any_order(case: Scores, order: list[int]) -> Scores:
 
 def claim(id_: str, statement: str, reference: str, check: Callable[[Subject, Any], None], **options: Any) -> Property:
     """Return a claim on reward-model losses; its cases are ``rankings`` unless it says otherwise."""
-    defaults = {"cases": rankings, "share": 0.5}
-    return Property(id_, "reward_model", statement, reference, True, answered(check), **{**defaults, **options})
+    chosen = {"cases": rankings, "share": 0.5, **options}
+    full = None if chosen["cases"] is None else _told_of_full(check, exactly=2 if chosen["cases"] is pairs else None)
+    return Property(id_, "reward_model", statement, reference, True, answered(full or check), **chosen)
+
+
+def _told_of_full(check: Callable[[Subject, Any], None], exactly: int | None) -> Callable[[Subject, Any], None]:
+    """Return the check with nothing to say of batches that are no longer full once they were made smaller."""
+
+    def checked(subject: Subject, case: Scores) -> None:
+        k = case.scores.shape[-1]
+        if (k < 2 if exactly is None else k != exactly) or not bool(case.valid is None or case.valid.all()):
+            return
+        check(subject, case)
+
+    return checked
