@@ -14,7 +14,9 @@ from rlhf_lab.random import Streams
 from rlhf_lab.registry import load_plugins
 from rlhf_lab.spec import make_spec
 from rlhf_lab.study.runner import start
+from rlhf_lab.training.samples import taker
 from rlhf_lab.types import Loss, Rankings
+from rlhf_lab_trainers.packing import pack, unpack
 
 REGISTRY = load_plugins()
 
@@ -71,6 +73,40 @@ def test_an_epoch_sees_each_row_once_in_minibatches_that_differ_by_one_row_at_mo
         rows = torch.cat(parts, dim=1)
         assert torch.equal(rows.sort(dim=1).values, torch.arange(11).expand(2, 11))
         assert not torch.equal(rows[0], rows[1])
+
+
+def test_a_minibatch_is_the_data_s_rows_in_the_epoch_s_order() -> None:
+    found = learner(data=Records(rows=9, k=3, ragged=True, weighted=True), trainer={"name": "offline", "minibatch": 5})
+    records = found._records
+    for number in range(4):
+        expected = found.data.select(records.epochs.index(number))
+        batch = records.minibatch(records.epochs, number)
+        assert all(torch.equal(x, expected.inputs[name]) for name, x in batch.inputs.items())
+        assert torch.equal(batch.lengths, expected.lengths) and batch.lengths.dtype is torch.int64
+        assert torch.equal(batch.valid, expected.valid) and torch.equal(batch.weights, expected.weights)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "dtype"),
+    [
+        ([0, 255], torch.uint8),
+        ([-1, 255], torch.int16),
+        ([0, 2**15], torch.int32),
+        ([-(2**31), 5], torch.int32),
+        ([0, 2**31], torch.int64),
+    ],
+)
+def test_integers_are_packed_into_the_smallest_type_that_holds_them(numbers: list[int], dtype: torch.dtype) -> None:
+    x = torch.tensor([numbers])
+    assert pack(x).dtype is dtype and torch.equal(unpack(pack(x)), x)
+    shared = pack(x.expand(3, -1))
+    assert shared.dtype is dtype and shared.stride(0) == 0  # runs that share rows go on sharing them
+    assert pack(x.float()).dtype is torch.float32 and pack(x > 0).dtype is torch.bool
+
+
+def test_rows_that_all_runs_share_are_taken_without_a_copy_for_each() -> None:
+    x, index = torch.arange(12).view(1, 4, 3).expand(2, -1, -1), torch.tensor([[3, 0], [1, 1]])
+    assert torch.equal(taker(index, 4)(x), taker(index, 4)(x.contiguous()))
 
 
 def test_an_epoch_s_order_depends_on_seed_and_epoch_alone() -> None:

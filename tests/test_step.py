@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,18 @@ from rlhf_lab.components import Aggregation
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.training.protocols import Setup, Spaces
-from rlhf_lab.training.step import GuardedOptimizer, Reduction, as_state, from_state, make_actor, per_run
+from rlhf_lab.training.step import (
+    GuardedOptimizer,
+    Reduction,
+    as_state,
+    from_state,
+    initial_actor,
+    make_actor,
+    make_environment,
+    mean_metrics,
+    per_run,
+    shares,
+)
 from rlhf_lab.types import Loss, Weights
 
 NAN = float("nan")
@@ -334,6 +346,68 @@ def setup(**parameters: Tensor) -> Setup:
 def test_an_actor_begins_with_an_earlier_stage_s_weights() -> None:
     actor: Any = make_actor(setup(c=torch.tensor([7.0, 8.0])), Spaces(2))
     assert actor.c.tolist() == [7.0, 8.0] and actor.a[0].tolist() == [1.0, 1.0]
+
+
+def test_a_reward_model_s_weights_are_no_policy_s() -> None:
+    parameters = {"reward.c": torch.tensor([7.0, 8.0])}
+    actor: Any = make_actor(setup(**parameters), Spaces(2))
+    assert actor.c.tolist() == [1.0, 2.0]
+    with pytest.raises(LabError, match="policy 'weighted' has none of the earlier stage's weights: d; give both"):
+        make_actor(setup(d=torch.zeros(2), **parameters), Spaces(2))
+
+
+def test_the_untrained_policy_knows_no_earlier_stage() -> None:
+    actor: Any = initial_actor(setup(c=torch.tensor([7.0, 8.0])), Spaces(2))
+    assert actor.c.tolist() == [1.0, 2.0]
+
+
+class Adopting:
+    """Builds itself, and notes what it is handed."""
+
+    name = "adopting"
+
+    def build(self, runs: int, envs: int, streams: Streams) -> Adopting:
+        self.built, self.adopted = (runs, envs, streams.path), {}
+        return self
+
+    def adopt(self, parameters: dict[str, Tensor]) -> None:
+        self.adopted = parameters
+
+
+def test_an_environment_takes_over_what_earlier_stages_have_learned() -> None:
+    parameters = {"reward.c": torch.zeros(2)}
+    for given in ({}, parameters):
+        environment: Any = make_environment(replace(setup(**given), environment=Adopting()), 3)  # type: ignore[arg-type]
+        assert environment.built == (2, 3, "/environment") and environment.adopted == given
+
+
+def test_metrics_are_averaged_over_the_steps_for_which_they_are_defined() -> None:
+    points = [{"a": torch.tensor([1.0, NAN, NAN])}, {"a": torch.tensor([3.0, 5.0, NAN])}]
+    assert mean_metrics(points)["a"].tolist()[:2] == [2.0, 5.0] and mean_metrics(points)["a"][2].isnan()
+
+
+def test_the_mean_of_a_run_s_metric_has_the_same_bits_whatever_runs_beside_it() -> None:
+    numbers = torch.rand(50, 7, generator=torch.Generator().manual_seed(0))
+    together = mean_metrics([{"a": row} for row in numbers])["a"]
+    for run in range(7):
+        assert torch.equal(mean_metrics([{"a": row[run : run + 1]} for row in numbers])["a"][0], together[run])
+
+
+def test_shares_sum_to_one_or_are_zero() -> None:
+    assert shares(torch.tensor([[1.0, 3.0], [0.0, 0.0]])).tolist() == [[0.25, 0.75], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("kind", ["adam", "momentum"])
+def test_an_optimiser_that_forgets_steps_as_a_new_one_and_keeps_what_has_diverged(kind: str) -> None:
+    model, fresh = Weighted(2), Weighted(2)
+    optimizer = guarded(model, 2, kind)
+    optimizer.step(model(torch.ones(2, 5)))
+    optimizer.step(model(torch.tensor([[1.0] * 5, [NAN] * 5])))
+    fresh.load_state_dict(model.state_dict())
+    optimizer.forget()
+    optimizer.step(model(torch.ones(2, 5)))
+    guarded(fresh, 2, kind).step(fresh(torch.ones(2, 5)))
+    assert torch.equal(model.flat()[0], fresh.flat()[0]) and optimizer.alive.tolist() == [True, False]
 
 
 def test_weights_of_another_shape_are_refused() -> None:
