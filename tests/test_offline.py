@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import learning
 import pytest
 import torch
 from fake_rankings import Labels, Likelihood, NumberPolicy, PairLoss, Records, spec
@@ -11,25 +12,19 @@ from torch import Tensor
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
-from rlhf_lab.registry import load_plugins
-from rlhf_lab.spec import make_spec
-from rlhf_lab.study.runner import start
 from rlhf_lab.training.samples import taker
 from rlhf_lab.types import Loss, Rankings
 from rlhf_lab_trainers.packing import pack, unpack
 
-REGISTRY = load_plugins()
-
 
 def learner(seeds: tuple[int, ...] = (0, 1), **changes: Any) -> Any:
     """Return a learner of the fakes."""
-    return start(make_spec(spec(**changes), REGISTRY)[0], list(seeds))
+    return learning.learner(spec(**changes), seeds)
 
 
 def trained(iterations: int, seeds: tuple[int, ...] = (0, 1), **changes: Any) -> tuple[Any, list[dict[str, Tensor]]]:
-    """Return a learner after so many iterations, and its metrics."""
-    found = learner(seeds, **changes)
-    return found, [found.step(i / iterations) for i in range(iterations)]
+    """Return a learner of the fakes after so many iterations, and its metrics."""
+    return learning.trained(spec(**changes), iterations, seeds)
 
 
 def test_the_first_loss_is_log_2_at_the_reference_and_falls() -> None:
@@ -122,31 +117,15 @@ def test_steps_count_updates_and_episodes_count_rows() -> None:
     assert metrics[-1]["episodes"].tolist() == [20.0, 20.0]  # 3 + 3 + 4, twice
 
 
-def test_a_seed_is_bit_equal_whatever_runs_beside_it() -> None:
-    changes = {"trainer": {"name": "offline", "minibatch": 5, "updates": 3, "warm_up": 2}, "optimizer": "adam"}
-    alone, first = trained(5, (7,), **changes)
-    beside, second = trained(5, (3, 7, 11), **changes)
-    assert torch.equal(alone.actor.logits[0], beside.actor.logits[1])
-    for mine, among in zip(first, second, strict=True):
-        assert all(torch.equal(x[0], among[name][1]) for name, x in mine.items())
-
-
 @pytest.mark.parametrize("preference", [PairLoss(), Likelihood()])
-def test_a_resumed_run_ends_with_the_same_bits(preference: Any) -> None:
-    changes = {
-        "trainer": {"name": "offline", "minibatch": 5, "updates": 2, "warm_up": 2, "max_grad_norm": 0.1},
-        "optimizer": {"name": "adam", "schedule": "linear"},
-        "preference": preference,
-    }
-    whole, _ = trained(6, **changes)
-    begun = learner(**changes)
-    for i in range(3):
-        begun.step(i / 6)
-    resumed = learner(**changes)
-    resumed.load_state_dict({name: x.clone() for name, x in begun.state_dict().items()})
-    metrics = [resumed.step(i / 6) for i in range(3, 6)]
-    assert all(torch.equal(x, resumed.state_dict()[name]) for name, x in whole.state_dict().items())
-    assert metrics[-1]["steps"].tolist() == [12.0, 12.0]
+def test_a_run_s_bits_depend_on_nothing_else(preference: Any) -> None:
+    learning.check_bits(
+        spec(
+            trainer={"name": "offline", "minibatch": 5, "updates": 2, "warm_up": 2, "max_grad_norm": 0.1},
+            optimizer={"name": "adam", "schedule": "linear"},
+            preference=preference,
+        )
+    )
 
 
 def test_the_warm_up_raises_the_best_responses_and_the_reference_stands_behind_it() -> None:
@@ -346,6 +325,6 @@ def test_data_are_made_from_the_policy_before_any_training() -> None:
             return super().build(environment, reference, streams)
 
     later = torch.ones(2, 2, 4, dtype=torch.float64)
-    found = start(make_spec(spec(data=Noting(), policy=NumberPolicy()), REGISTRY)[0], [0, 1], {"logits": later})
+    found = learning.learner(spec(data=Noting(), policy=NumberPolicy()), parameters={"logits": later})
     assert torch.equal(found.actor.logits, later)  # type: ignore[attr-defined]
     assert torch.equal(seen[0], torch.zeros_like(later))

@@ -8,19 +8,16 @@ from typing import Any
 import pytest
 import torch
 from fake_rankings import Likelihood, PairLoss, Records, spec
+from learning import check_bits, learner
 from torch import Tensor
 
 from rlhf_lab.errors import LabError
-from rlhf_lab.registry import load_plugins
-from rlhf_lab.spec import make_spec
 from rlhf_lab.study.measures import policy_table
-from rlhf_lab.study.runner import start
 from rlhf_lab.training.candidates import Candidates
 from rlhf_lab.training.response_numbers import response_numbers
 from rlhf_lab.types import Loss, Rankings
 from rlhf_lab_trainers.prompt_records import PromptRecords
 
-REGISTRY = load_plugins()
 TRAINER = {"name": "online_preference", "episodes": 64}
 WORLD: dict[str, Any] = {
     "environment": {"name": "sequences", "vocabulary": 3, "length": 2, "prompts": 2, "beta": 0.5, "responses": 2},
@@ -30,10 +27,6 @@ WORLD: dict[str, Any] = {
     "optimizer": {"name": "sgd", "lr": 1.0},
     "gamma": 1.0,
 }
-
-
-def learner(data: dict[str, Any], seeds: tuple[int, ...] = (0, 1), parameters: Any = None) -> Any:
-    return start(make_spec(data, REGISTRY)[0], list(seeds), parameters)
 
 
 def with_trainer(**options: Any) -> dict[str, Any]:
@@ -250,24 +243,8 @@ def test_the_loop_s_mean_spin_gradient_is_the_expected_one() -> None:
 
 
 @pytest.mark.parametrize("data", [with_trainer(epochs=2, minibatch=7, renew_reference=2), spin()])
-def test_a_resumed_run_ends_with_the_same_bits_and_a_seed_knows_no_other(data: dict[str, Any]) -> None:
-    data = data | {"optimizer": "adam"}
-    seeds = (3, 7, 11)
-    whole = learner(data, seeds)
-    metrics = [whole.step(i / 4) for i in range(4)]
-    begun = learner(data, seeds)
-    for i in range(2):
-        begun.step(i / 4)
-    resumed = learner(data, seeds)
-    resumed.load_state_dict({name: x.clone() for name, x in begun.state_dict().items()})
-    for i in range(2, 4):
-        resumed.step(i / 4)
-    assert all(torch.equal(x, resumed.state_dict()[name]) for name, x in whole.state_dict().items())
-    alone = learner(data, (7,))
-    for i, among in enumerate(metrics):
-        told = alone.step(i / 4)
-        assert all(torch.equal(x[0], among[name][1]) for name, x in told.items())
-    assert torch.equal(alone.actor.logits[0], whole.actor.logits[1])
+def test_a_run_s_bits_depend_on_nothing_else(data: dict[str, Any]) -> None:
+    check_bits(data | {"optimizer": "adam"})
 
 
 def test_each_row_is_learned_from_once_per_epoch() -> None:

@@ -7,17 +7,15 @@ from typing import Any
 import pytest
 import torch
 from fake_rankings import Likelihood, spec
+from learning import REGISTRY, check_bits, learner
 from torch import Tensor
 
 from rlhf_lab.errors import LabError
-from rlhf_lab.registry import load_plugins
 from rlhf_lab.spec import make_spec
 from rlhf_lab.study.measures import policy_table
-from rlhf_lab.study.runner import start
 from rlhf_lab.training.candidates import Candidates
 from rlhf_lab.training.response_numbers import response_numbers
 
-REGISTRY = load_plugins()
 TRAINER = {"name": "rejection_sampling", "episodes": 64}
 WORLD: dict[str, Any] = {
     "environment": {"name": "sequences", "vocabulary": 3, "length": 2, "prompts": 2, "responses": 4},
@@ -27,10 +25,6 @@ WORLD: dict[str, Any] = {
     "gamma": 1.0,
 }
 ONE = {"name": "sequences", "vocabulary": 3, "length": 1}  # a bandit with three arms
-
-
-def learner(data: dict[str, Any], seeds: tuple[int, ...] = (0, 1)) -> Any:
-    return start(make_spec(data, REGISTRY)[0], list(seeds))
 
 
 def with_trainer(**options: Any) -> dict[str, Any]:
@@ -139,25 +133,8 @@ def test_supervised_learning_is_the_default_and_another_loss_may_be_named() -> N
     assert found.loss.objective.name == "likelihood" and found.step(0.0)["loss"].isfinite().all()
 
 
-def test_a_resumed_run_ends_with_the_same_bits_and_a_seed_knows_no_other() -> None:
-    data = with_trainer(quantile=0.5, epochs=2, minibatch=20) | {"optimizer": "adam"}
-    seeds = (3, 7, 11)
-    whole = learner(data, seeds)
-    metrics = [whole.step(i / 4) for i in range(4)]
-    begun = learner(data, seeds)
-    for i in range(2):
-        begun.step(i / 4)
-    resumed = learner(data, seeds)
-    resumed.load_state_dict({name: x.clone() for name, x in begun.state_dict().items()})
-    for i in range(2, 4):
-        resumed.step(i / 4)
-    assert all(torch.equal(x, resumed.state_dict()[name]) for name, x in whole.state_dict().items())
-    alone = learner(data, (7,))
-    for i, among in enumerate(metrics):
-        told = alone.step(i / 4)
-        same = [name for name, x in told.items() if torch.equal(x[0], among[name][1]) or bool(x[0].isnan())]
-        assert same == list(told)
-    assert torch.equal(alone.actor.logits[0], whole.actor.logits[1])
+def test_a_run_s_bits_depend_on_nothing_else() -> None:
+    check_bits(with_trainer(quantile=0.5, epochs=2, minibatch=20) | {"optimizer": "adam"})
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
