@@ -24,7 +24,7 @@ EXAMPLES = {
     "kl": 80,
     "aggregation": 40,
     "controller": 40,
-    "reward_model": 24,
+    "reward_model": 12,
 }
 
 
