@@ -79,7 +79,9 @@ class SPPO(PreferenceObjective):
             "every-row-counts-once",
             "gradient-of-its-value",
             "non-negative",
+            "one-over-beta-at-the-reference",
             "optimum-of-each-response",
+            "responses-do-not-mix",
             "soft-labels-are-expectations",
         }
     )
@@ -124,6 +126,8 @@ class NCA(PreferenceObjective):
             "every-row-counts-once",
             "gradient-of-its-value",
             "non-negative",
+            "quarter-beta-at-the-reference",
+            "responses-do-not-mix",
         }
     )
     implements = "nca"
@@ -163,7 +167,10 @@ class BCO(PreferenceObjective):
             "depends-on-log-ratios-only",
             "every-row-counts-once",
             "gradient-of-its-value",
+            "half-beta-at-the-reference",
             "non-negative",
+            "responses-do-not-mix",
+            "shift-moves-both",
         }
     )
     implements = "bco"
@@ -204,6 +211,8 @@ class APOZero(PreferenceObjective):
             "gradient-of-its-value",
             "non-negative",
             "pull-fades-far-away",
+            "quarter-beta-at-the-reference",
+            "responses-do-not-mix",
         }
     )
     implements = "apo_zero"
@@ -241,6 +250,7 @@ class APODown(PreferenceObjective):
             "gradient-of-its-value",
             "non-negative",
             "pull-fades-far-away",
+            "rejected-alone-moves-at-the-reference",
         }
     )
     implements = "apo_down"

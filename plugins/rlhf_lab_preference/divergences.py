@@ -49,7 +49,9 @@ class FDPO(PreferenceObjective):
             "gradient-of-its-value",
             "log-two-at-the-reference",
             "non-negative",
+            "rare-responses-keep-pulling",
             "reverse-is-dpo",
+            "rewards-are-slopes-of-the-divergence",
             "small-alpha-is-dpo",
         }
     )

@@ -133,6 +133,7 @@ class IPO(PreferenceObjective):
             "every-row-counts-once",
             "gradient-of-its-value",
             "non-negative",
+            "one-over-beta-at-the-reference",
             "optimum-is-half-over-beta",
             "population-optimum-is-linear",
             "soft-labels-are-expectations",
@@ -215,6 +216,7 @@ class EXO(PreferenceObjective):
             "depends-on-the-margin-only",
             "equal-and-opposite-pulls",
             "every-row-counts-once",
+            "fair-coin-at-the-reference",
             "gradient-of-its-value",
             "non-negative",
             "optimum-is-the-smoothed-logit",
@@ -258,6 +260,7 @@ class RewardAwareRPO(PreferenceObjective):
             "depends-on-the-margin-only",
             "equal-and-opposite-pulls",
             "every-row-counts-once",
+            "fair-coin-for-equal-rewards",
             "gradient-of-its-value",
             "non-negative",
             "optimum-is-the-given-reward",
@@ -300,6 +303,7 @@ class DiscoPOP(PreferenceObjective):
             "every-row-counts-once",
             "gradient-of-its-value",
             "half-way-at-the-reference",
+            "logistic-where-wrong",
             "non-negative",
         }
     )

@@ -163,6 +163,7 @@ class ORPO(PreferenceObjective):
             "gradient-of-its-value",
             "log-two-at-equal-odds",
             "non-negative",
+            "odds-of-complements-are-opposite",
             "per-token-means",
             "small-odds-are-probabilities",
         }

@@ -115,6 +115,7 @@ class SLiC(PreferenceObjective):
             "gradient-of-its-value",
             "lam-weighs-imitation",
             "non-negative",
+            "zero-beyond-delta",
         }
     )
     implements = "slic"
@@ -152,6 +153,7 @@ class IterativeRPO(PreferenceObjective):
             "convex-in-log-probs",
             "every-row-counts-once",
             "gradient-of-its-value",
+            "imitation-is-per-token",
             "non-negative",
             "without-imitation-is-dpo",
         }
@@ -191,6 +193,7 @@ class RPOWithSFT(PreferenceObjective):
             "convex-in-log-probs",
             "every-row-counts-once",
             "gradient-of-its-value",
+            "imitation-in-units-of-beta",
             "non-negative",
             "without-imitation-is-dpo",
         }

@@ -14,6 +14,8 @@ from torch import Tensor
 from rlhf_lab.conformance.inputs import insert, map_fields
 from rlhf_lab.conformance.properties import (
     preference_claims,
+    preference_directions,
+    preference_imitation,
     preference_labels,
     preference_limits,
     preference_optima,
@@ -106,8 +108,10 @@ PROPERTIES: list[Property] = [
         share=0.5,
     ),
     *preference_claims.CLAIMS,
+    *preference_directions.CLAIMS,
     *preference_optima.CLAIMS,
     *preference_limits.CLAIMS,
+    *preference_imitation.CLAIMS,
     *preference_labels.CLAIMS,
     *preference_tokens.LAWS,
     *preference_tokens.CLAIMS,

@@ -11,11 +11,11 @@ from itertools import permutations
 from typing import Final
 
 import torch
-from torch import Tensor
 
 from rlhf_lab.conformance.inputs import map_fields
 from rlhf_lab.conformance.properties.losses import gradient_of_its_value
 from rlhf_lab.conformance.properties.response_answers import (
+    FAR,
     SYMBOLS,
     at_ratios,
     at_the_reference,
@@ -33,19 +33,13 @@ from rlhf_lab.types import Rankings
 
 __all__ = ["CLAIMS"]
 
-_FAR: Final = 2.0**13  # log-ratios where every sigmoid has reached its end
+_SUMS: Final = ("log_probs", "ref_log_probs", "lengths")
 _OFFSETS: Final = (-1.5, -0.25, -3.0, -0.5)
 
 
 def _log_two(subject: Subject, case: Rankings) -> None:
     due = torch.full_like(case.log_probs[:, 0], math.log(2))
     expect_equal(subject(at_the_reference(case)), {"L": due}, note="= log 2 at π = π_ref")
-
-
-def _half_beta(subject: Subject, case: Rankings) -> None:
-    half = 0.5 * subject.parameter("beta", 0.1)
-    due = torch.tensor([-half, half], dtype=torch.float64).expand_as(case.log_probs)
-    expect_equal(subject(at_the_reference(case)), {"dL/dlog_probs": due}, note="= ∓β/2 at π = π_ref")
 
 
 def _counts_once(subject: Subject, case: Rankings) -> None:
@@ -60,18 +54,9 @@ def _non_negative(subject: Subject, case: Rankings) -> None:
 
 def _bounded(subject: Subject, case: Rankings) -> None:
     most = max(2.0 if not subject.has("lam_d") else subject.parameter("lam_d"), subject.parameter("lam_u", 0.0))
-    for batch in (case, at_ratios(case, _FAR * ratios(case))):
+    for batch in (case, at_ratios(case, FAR * ratios(case))):
         answer = subject(batch)
         expect_equal(answer, {"L": answer["L"].clamp(0, most)}, note=f"within 0 and {most:g}, whatever the policy")
-
-
-def _fades(subject: Subject, case: Rankings) -> None:
-    apart = torch.tensor([_FAR, -_FAR], dtype=torch.float64).expand_as(ratios(case))
-    together = [] if case.desirable is None else [apart.abs(), -apart.abs()]  # of a pair only the margin may be far
-    for far in (apart, -apart, *together):
-        slope = subject(at_ratios(case, far))["dL/dlog_probs"]
-        note = f"where log(π/π_ref) are {far[0].tolist()}: it teaches nothing more"
-        expect_equal({"dL/dlog_probs": slope}, {"dL/dlog_probs": torch.zeros_like(slope)}, note=note)
 
 
 def _at_least_dpo(subject: Subject, case: Rankings) -> None:
@@ -101,6 +86,14 @@ def _opposite(subject: Subject, case: Rankings) -> None:
     expect_equal(pull, {"Σ g": torch.zeros_like(case.log_probs[:, 0])}, note="of a row")
 
 
+def _alone(subject: Subject, case: Rankings) -> None:
+    for other, name in ((1, "chosen"), (0, "rejected")):
+        moved = torch.where(torch.arange(2) == other, case.log_probs - 1.5, case.log_probs)
+        own = {"g": subject(case)["dL/dlog_probs"][:, 1 - other]}
+        found = {"g": subject(with_policy(case, moved))["dL/dlog_probs"][:, 1 - other]}
+        expect_equal(found, own, note=f"of the {name} response, as before log π of the other one fell by 1.5")
+
+
 def _unit(subject: Subject, case: Rankings) -> None:
     beta = subject.parameter("beta", 0.1)
     far = map_fields(at_ratios(case, 4 * ratios(case)), lambda name, _, x: 4 * x if name == "token_kl" else x)
@@ -111,9 +104,13 @@ def _unit(subject: Subject, case: Rankings) -> None:
 
 def _per_token(subject: Subject, case: Rankings) -> None:
     lengths(case)
-    twice = map_fields(case, lambda name, _, x: 2 * x if name in ("log_probs", "ref_log_probs", "lengths") else x)
-    due = {"L": subject(case)["L"], "dL/dlog_probs": subject(case)["dL/dlog_probs"] / 2}
-    expect_equal(subject(twice), due, note="= L and g / 2, with every token twice")
+    for longer, name in ((0, "chosen"), (1, "rejected")):
+        times = torch.where(torch.arange(2) == longer, 2, 1)
+        twice = map_fields(case, lambda field, _, x, times=times: x * times.to(x.dtype) if field in _SUMS else x)  # type: ignore[misc]
+        due = {"L": subject(case)["L"], "dL/dlog_probs": subject(case)["dL/dlog_probs"] / times}
+        expect_equal(
+            subject(twice), due, note=f"= L and a half of its g, with every token of the {name} response twice"
+        )
 
 
 def _orders_sum_to_one(subject: Subject, case: Rankings) -> None:
@@ -135,36 +132,6 @@ def _flips(subject: Subject, case: Rankings) -> None:
     expect_equal(mean, due, note=f"by dpo, in expectation over labels of which {rate:g} are flipped")
 
 
-def _signs(subject: Subject, case: Rankings) -> tuple[Tensor, Tensor]:
-    """Return the gradient and which responses should rise."""
-    slope = subject(case)["dL/dlog_probs"]
-    first = torch.tensor([True, False]).expand_as(slope)
-    return slope, first if case.desirable is None else case.desirable
-
-
-def _up_and_down(subject: Subject, case: Rankings) -> None:
-    slope, rises = _signs(subject, case)
-    due = torch.where(rises, slope.clamp(max=0), slope.clamp(min=0))
-    note = "or of the other sign: descent raises the chosen response and lowers the rejected one"
-    expect_equal({"dL/dlog_probs": slope}, {"dL/dlog_probs": due}, note=note)
-
-
-def _up_and_down_at_first(subject: Subject, case: Rankings) -> None:
-    slope, rises = _signs(subject, at_the_reference(case))
-    moves = torch.where(rises, slope < 0, slope > 0)
-    due = torch.where(moves, slope, torch.where(rises, -1.0, 1.0))
-    note = "or of its sign, and not 0, at π = π_ref"
-    expect_equal({"dL/dlog_probs": slope}, {"dL/dlog_probs": due}, note=note)
-
-
-def _convex(subject: Subject, case: Rankings) -> None:
-    other = case.log_probs.flip(0) - 0.75 * case.log_probs.flip(-1)
-    ends = [subject(with_policy(case, x))["L"] for x in (case.log_probs, other)]
-    middle = subject(with_policy(case, (case.log_probs + other) / 2))["L"]
-    note = f"at most, half way to log π = {other.tolist()}"
-    expect_equal({"L": middle}, {"L": torch.minimum(middle, (ends[0] + ends[1]) / 2)}, note=note)
-
-
 def _best_only(subject: Subject, case: Rankings) -> None:
     others = torch.arange(case.log_probs.shape[-1]) > 0
     moved = with_policy(case, torch.where(others, 2 * case.log_probs - 1, case.log_probs))
@@ -180,16 +147,6 @@ def _likelihood(subject: Subject, case: Rankings) -> None:
     expect_equal(subject(case), {"L": due}, note="= −log π of the best")
 
 
-def _hinged(subject: Subject, case: Rankings) -> None:
-    beta, a = subject.parameter("beta", 0.1), ratios(case)
-    margins = torch.tensor([1.25, 3.0, -0.5, 0.5], dtype=torch.float64).repeat(len(a))[: len(a)] / beta
-    here = at_ratios(case, torch.stack([a[:, 1] + margins, a[:, 1]], dim=-1))
-    inside = (beta * margins < 1)[:, None]
-    slope = torch.where(inside, torch.tensor([-beta, beta], dtype=torch.float64), 0.0)
-    due = {"L": (1 - beta * margins).clamp(min=0), "dL/dlog_probs": slope}
-    expect_equal(subject(here), due, note=f"for β h = {(beta * margins).tolist()}")
-
-
 _RAFAILOV: Final = "Rafailov et al. 2023, eq. 7"
 _ANCHORED: Final = "D'Oosterlinck et al. 2024, eq. 7 and 8"
 
@@ -199,10 +156,8 @@ CLAIMS: list[Property] = [
         "every-row-counts-once", "a row without a missing response has weight 1", "contract of rlhf_lab", _counts_once
     ),
     claim("log-two-at-the-reference", "L = log 2 at π = π_ref: nobody is preferred yet", _RAFAILOV, _log_two),
-    claim("half-beta-at-the-reference", "g = (−β/2, β/2) at π = π_ref", "Rafailov et al. 2023, section 4", _half_beta),
     claim("non-negative", "L ≥ 0", _RAFAILOV, _non_negative, cases=None, share=0.5),
     claim("bounded", "0 ≤ L ≤ 2, or at most the larger weight of a label", _ANCHORED, _bounded),
-    claim("pull-fades-far-away", "g = 0 where the responses are far apart, whichever way", _ANCHORED, _fades),
     claim("at-least-dpo", "L ≥ −log σ(β h), the loss of dpo", "Jung et al. 2024, theorem 3", _at_least_dpo),
     claim(
         "depends-on-log-ratios-only",
@@ -220,6 +175,12 @@ CLAIMS: list[Property] = [
         share=0.5,
     ),
     claim("equal-and-opposite-pulls", "the gradients of a row sum to 0", _RAFAILOV, _opposite),
+    claim(
+        "responses-do-not-mix",
+        "the gradient of either response does not depend on the other one",
+        "Chen et al. 2024 (arXiv 2402.05369); D'Oosterlinck et al. 2024, eq. 7",
+        _alone,
+    ),
     claim(
         "beta-is-a-unit",
         "with log-ratios and divergences c times as large and β a c-th, L is the same and g a c-th",
@@ -248,25 +209,6 @@ CLAIMS: list[Property] = [
         applies=about("label_smoothing"),
     ),
     claim(
-        "chosen-up-rejected-down",
-        "g ≤ 0 for the chosen response and g ≥ 0 for the rejected one, whatever the policy",
-        "Rafailov et al. 2023, section 4",
-        _up_and_down,
-        share=0.5,
-    ),
-    claim(
-        "chosen-up-rejected-down-at-the-reference",
-        "g < 0 for the chosen response and g > 0 for the rejected one at π = π_ref",
-        "Rafailov et al. 2023, section 4",
-        _up_and_down_at_first,
-    ),
-    claim(
-        "convex-in-log-probs",
-        "L half way between two policies' log-probabilities is at most the mean of theirs",
-        "Boyd & Vandenberghe 2004, section 7.1",
-        _convex,
-    ),
-    claim(
         "only-the-best-matters",
         "log-probabilities of all responses but the best change neither L nor g",
         "Ouyang et al. 2022, section 3.5",
@@ -279,11 +221,5 @@ CLAIMS: list[Property] = [
         "Ouyang et al. 2022, section 3.5",
         _likelihood,
         cases=whole_rows,
-    ),
-    claim(
-        "zero-beyond-the-margin",
-        "where β h > 1, L = g = 0; before it L falls with the slope β",
-        "Liu et al. 2023 (RSO)",
-        _hinged,
     ),
 ]

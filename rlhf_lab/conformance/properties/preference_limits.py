@@ -28,7 +28,7 @@ from rlhf_lab.conformance.property import Property, about, expect_equal
 from rlhf_lab.conformance.subject import Subject
 from rlhf_lab.types import Rankings
 
-__all__ = ["CLAIMS"]
+__all__ = ["CLAIMS", "beta_of", "first", "is_dpo", "of_equal_length"]
 
 _SMALL: Final = 2.0**-24
 
@@ -38,24 +38,26 @@ def _margin(case: Rankings) -> Tensor:
     return a[:, 0] - a[:, 1]
 
 
-def _beta(subject: Subject) -> float:
+def beta_of(subject: Subject) -> float:
+    """Return the component's beta."""
     return float(subject.parameter("beta", 0.1))
 
 
-def _is_dpo(subject: Subject, case: Rankings, note: str, tolerance: float = 1e-9) -> None:
-    expect_equal(subject(case), dpo(_margin(case), _beta(subject)), note=f"by dpo, {note}", tolerance=tolerance)
+def is_dpo(subject: Subject, case: Rankings, note: str, tolerance: float = 1e-9) -> None:
+    """Raise ``Violation`` where a component does not answer as dpo does."""
+    expect_equal(subject(case), dpo(_margin(case), beta_of(subject)), note=f"by dpo, {note}", tolerance=tolerance)
 
 
 def _unsmoothed(subject: Subject, case: Rankings) -> None:
-    _is_dpo(subject.of(label_smoothing=0.0), case, "for label_smoothing = 0")
+    is_dpo(subject.of(label_smoothing=0.0), case, "for label_smoothing = 0")
 
 
 def _reverse(subject: Subject, case: Rankings) -> None:
-    _is_dpo(subject.of(divergence="reverse"), case, "for the reverse divergence")
+    is_dpo(subject.of(divergence="reverse"), case, "for the reverse divergence")
 
 
 def _small_alpha(subject: Subject, case: Rankings) -> None:
-    _is_dpo(subject.of(divergence="alpha", alpha=_SMALL), case, "for alpha → 0", tolerance=1e-5)
+    is_dpo(subject.of(divergence="alpha", alpha=_SMALL), case, "for alpha → 0", tolerance=1e-5)
 
 
 def _alpha_one(subject: Subject, case: Rankings) -> None:
@@ -64,29 +66,29 @@ def _alpha_one(subject: Subject, case: Rankings) -> None:
     expect_equal(found, {symbol: due[symbol] for symbol in SYMBOLS}, note="as for the forward divergence, at alpha = 1")
 
 
-def _equal_lengths(case: Rankings) -> tuple[Rankings, Tensor]:
+def of_equal_length(case: Rankings) -> tuple[Rankings, Tensor]:
     """Return the batch with responses as long as each row's first."""
     level = lengths(case)[:, :1].expand_as(case.log_probs).contiguous()
     return map_fields(case, lambda name, _, x: level if name == "lengths" else x), level
 
 
 def _equally_long(subject: Subject, case: Rankings) -> None:
-    here, length = _equal_lengths(case)
-    rate = _beta(subject) / length[:, 0].to(case.log_probs)
+    here, length = of_equal_length(case)
+    rate = beta_of(subject) / length[:, 0].to(case.log_probs)
     slope = rate * torch.sigmoid(-rate * _margin(here))
     due = {"L": -logsigmoid(rate * _margin(here)), "dL/dlog_probs": torch.stack([-slope, slope], dim=-1)}
     expect_equal(subject(here), due, note="by dpo with β/n, for responses of equal length n")
 
 
 def _no_price(subject: Subject, case: Rankings) -> None:
-    _is_dpo(subject, _equal_lengths(case)[0], "for responses of equal length")
+    is_dpo(subject, of_equal_length(case)[0], "for responses of equal length")
 
 
 def _price(subject: Subject, case: Rankings) -> None:
     """Move the margin by what the lengths add to it."""
-    here, _ = _equal_lengths(case)
+    here, _ = of_equal_length(case)
     apart = (lengths(case)[:, 0] - lengths(case)[:, 1]).to(case.log_probs)
-    due = subject(with_policy(here, here.log_probs + _first(subject.parameter("alpha") * apart / _beta(subject))))
+    due = subject(with_policy(here, here.log_probs + first(subject.parameter("alpha") * apart / beta_of(subject))))
     expect_equal(
         subject(case),
         {symbol: due[symbol] for symbol in SYMBOLS},
@@ -94,78 +96,76 @@ def _price(subject: Subject, case: Rankings) -> None:
     )
 
 
-def _first(x: Tensor) -> Tensor:
+def first(x: Tensor) -> Tensor:
+    """Return numbers ``[rows, 2]``: x for the chosen response, 0 for the rejected one."""
     return torch.stack([x, torch.zeros_like(x)], dim=-1)
 
 
 def _without_penalty(subject: Subject, case: Rankings) -> None:
-    _is_dpo(subject.of(lam=0.0), case, "for lam = 0")
+    is_dpo(subject.of(lam=0.0), case, "for lam = 0")
 
 
 def _unfallen(subject: Subject, case: Rankings) -> None:
     a = ratios(case)
     risen = at_ratios(case, torch.stack([a[:, 0].abs() + 0.25, a[:, 1]], dim=-1))
-    _is_dpo(subject, risen, "where π > π_ref of the chosen response")
+    is_dpo(subject, risen, "where π > π_ref of the chosen response")
 
 
 def _penalty(subject: Subject, case: Rankings) -> None:
     a, lam = ratios(case), subject.parameter("lam", 50.0)
     fallen = -a[:, 0].abs() - 0.25
     here = at_ratios(case, torch.stack([fallen, a[:, 1]], dim=-1))
-    due = dpo((1 + lam) * fallen - a[:, 1], _beta(subject))
+    due = dpo((1 + lam) * fallen - a[:, 1], beta_of(subject))
     slope = due["dL/dlog_probs"] * torch.tensor([1 + lam, 1.0], dtype=torch.float64)
     expect_equal(subject(here), {"L": due["L"], "dL/dlog_probs": slope}, note="by dpo at (1 + lam) a − b, where a < 0")
 
 
-def _without_imitation(subject: Subject, case: Rankings) -> None:
-    weight = next((name for name in ("alpha", "eta") if subject.has(name)), "alpha")
-    _is_dpo(subject.of(**{weight: 0.0}), case, f"for {weight} = 0")
+def _branches(subject: Subject, case: Rankings) -> None:
+    b, sharp = ratios(case)[:, 1], subject.of(tau=0.25)
+    for z in (10.0, -10.0):
+        here = at_ratios(case, torch.stack([b + z / beta_of(subject), b], dim=-1))
+        due = torch.full_like(b, math.exp(-z) if z > 0 else math.log1p(math.exp(-z)))
+        expect_equal(sharp(here), {"L": due}, note=f"= {'e^−z' if z > 0 else '−log σ(z)'} at z = {z:g}, tau = ¼")
 
 
-def _uniform(subject: Subject, case: Rankings) -> None:
-    """Compare with dpo whose reference gives both responses the same probability."""
-    due = dpo(case.log_probs[:, 0] - case.log_probs[:, 1], _beta(subject))
-    expect_equal(subject.of(lam=0.0)(case), due, note="by dpo under a uniform reference, for lam = 0")
+def _shifted(subject: Subject, case: Rankings) -> None:
+    start = subject.parameter("shift", 0.0) / beta_of(subject)
+    due = subject.of(shift=0.0)(with_policy(case, case.log_probs - start))
+    expect_equal(
+        subject(case), {symbol: due[symbol] for symbol in SYMBOLS}, note="as for shift = 0 and a, b less by δ/β"
+    )
 
 
-def _imitates(subject: Subject, case: Rankings) -> None:
-    """Tell the part of the loss that its weight scales."""
-    lam = subject.parameter("lam", 1.0)
-    part = {"L − L'": subject(case)["L"] - subject.of(lam=0.0)(case)["L"]}
-    expect_equal(part, {"L − L'": -lam * case.log_probs[:, 0]}, note="= −lam log π of the chosen, with L' at lam = 0")
+def _generator(divergence: str, order: float, u: Tensor) -> Tensor:
+    """Return f(u), of which D_f(π ‖ π_ref) is the mean over π_ref."""
+    if divergence == "reverse":
+        return u * u.log()
+    if divergence == "forward":
+        return -u.log()
+    if divergence == "js":
+        return u * u.log() - (u + 1) * ((u + 1) / 2).log()
+    return (u ** (1 - order) - (1 - order) * u - order) / (order * (order - 1))
 
 
-def _single_tokens(subject: Subject, case: Rankings) -> None:
-    one = torch.ones_like(lengths(case))
-    here = map_fields(case, lambda name, _, x: one if name == "lengths" else x)
-    due = dpo(case.log_probs[:, 0] - case.log_probs[:, 1], _beta(subject))
-    note = "by dpo under a uniform reference, for responses of one token and gamma = 0"
-    expect_equal(subject.of(gamma=0.0)(here), due, note=note)
+def _slopes_of_divergence(subject: Subject, case: Rankings) -> None:
+    a = ratios(case)
+    for divergence in ("reverse", "forward", "js", "alpha"):
+        order = subject.parameter("alpha", 0.5)
+        if divergence == "alpha" and order == 1:
+            continue
+        u, step = a.exp(), 2.0**-12
+        above, below = (_generator(divergence, order, u * (1 + side * step)) for side in (1, -1))
+        slope = (above - below) / (2 * step * u)
+        due = {"L": -logsigmoid(beta_of(subject) * (slope[:, 0] - slope[:, 1]))}
+        note = f"= −log σ(β (f'(u_w) − f'(u_l))), f' from central differences of f, for {divergence}"
+        expect_equal(subject.of(divergence=divergence)(case), due, note=note, tolerance=1e-5)
 
 
-def _target_margin(subject: Subject, case: Rankings) -> None:
-    """Give the rejected response the margin as a start."""
-    gamma = subject.parameter("gamma", 1.0)
-    start = -_first(torch.ones_like(case.log_probs[:, 0])) * gamma / _beta(subject) * lengths(case)
-    due = subject.of(gamma=0.0)(with_policy(case, case.log_probs + start))
-    note = "as for gamma = 0 and log π(y_w)/|y_w| less by gamma/β"
-    expect_equal(subject(case), {symbol: due[symbol] for symbol in SYMBOLS}, note=note)
-
-
-def _small_odds(subject: Subject, case: Rankings) -> None:
-    """Make both responses improbable: then odds are probabilities."""
-    lam, count = subject.parameter("lam", 0.1), lengths(case)
-    here = with_policy(case, case.log_probs - 40 * count)
-    means = here.log_probs / count
-    due = -means[:, 0] - lam * logsigmoid(means[:, 0] - means[:, 1])
-    expect_equal(subject(here), {"L": due}, note="= −log p_w − lam log σ(log p_w/p_l), for p → 0")
-
-
-def _even_odds(subject: Subject, case: Rankings) -> None:
-    lam = subject.parameter("lam", 0.1)
-    level, _ = _equal_lengths(with_policy(case, case.log_probs[:, :1].expand_as(case.log_probs).contiguous()))
-    means = (level.log_probs / lengths(level))[:, 0]
-    expect_equal(subject(level), {"L": lam * math.log(2) - means}, note="= −log p + lam log 2 at equal odds")
+def _keeps_pulling(subject: Subject, case: Rankings) -> None:
+    far = at_ratios(case, torch.tensor([-30.0, 0.0], dtype=torch.float64).expand_as(case.log_probs))
+    slope = subject.of(divergence="forward")(far)["dL/dlog_probs"][:, :1]
+    due = -beta_of(subject) * torch.full_like(slope, math.exp(30))
+    expect_equal({"g[chosen]": slope}, {"g[chosen]": due}, note="= −β/u at u = e^−30, for the forward divergence")
 
 
 def _half_way(subject: Subject, case: Rankings) -> None:
@@ -225,50 +225,32 @@ CLAIMS: list[Property] = [
     claim("unfallen-is-dpo", "where a > 0, L and g are those of dpo", _SMAUG, _unfallen),
     claim("fallen-counts-more", "where a < 0, L is that of dpo at (1 + lam) a − b", _SMAUG, _penalty),
     claim(
-        "without-imitation-is-dpo",
-        "at weight 0 of supervised learning, L and g are those of dpo",
-        "Pang et al. 2024, eq. 1; Liu et al. 2024, algorithm 2",
-        _without_imitation,
+        "logistic-where-wrong",
+        "far to the wrong side L = −log σ(z), far to the right one L = e^−z, z = β h",
+        "Lu et al. 2024, eq. 5",
+        _branches,
+        applies=about("tau"),
     ),
     claim(
-        "uniform-reference-is-dpo",
-        "at lam = 0, L and g are those of dpo under a uniform reference",
-        "Xu et al. 2024 (CPO), section 3.1",
-        _uniform,
-        applies=about("lam"),
+        "shift-moves-both",
+        "a shift δ acts as a and b less by δ/β",
+        "Jung et al. 2024, theorem 3",
+        _shifted,
+        applies=about("shift"),
     ),
     claim(
-        "lam-weighs-imitation",
-        "L = L(lam = 0) − lam log π of the chosen response",
-        "Xu et al. 2024 (CPO), eq. 5; Zhao et al. 2023, eq. 1",
-        _imitates,
-        applies=about("lam"),
+        "rewards-are-slopes-of-the-divergence",
+        "rewards are β f'(u), with f' the derivative of the divergence's f at u = π/π_ref",
+        _F_DPO,
+        _slopes_of_divergence,
+        applies=about("divergence"),
     ),
     claim(
-        "single-tokens-are-dpo",
-        "for responses of one token and gamma = 0, L and g are those of dpo under a uniform reference",
-        _SIMPO,
-        _single_tokens,
-        applies=about("gamma"),
-    ),
-    claim(
-        "gamma-is-a-handicap",
-        "gamma acts as a chosen response whose mean log-probability is less by gamma/β",
-        _SIMPO,
-        _target_margin,
-        applies=about("gamma"),
-    ),
-    claim(
-        "small-odds-are-probabilities",
-        "for improbable responses the odds ratio is the ratio of probabilities",
-        "Hong et al. 2024, eq. 4",
-        _small_odds,
-    ),
-    claim(
-        "log-two-at-equal-odds",
-        "L = −log p + lam log 2 for two responses of equal length and probability",
-        "Hong et al. 2024, eq. 7",
-        _even_odds,
+        "rare-responses-keep-pulling",
+        "for the forward divergence g = −β/u of a chosen response that has become rare",
+        _F_DPO,
+        _keeps_pulling,
+        applies=about("divergence"),
     ),
     claim(
         "half-way-at-the-reference",

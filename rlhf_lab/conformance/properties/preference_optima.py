@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.conformance.inputs import map_fields
-from rlhf_lab.conformance.properties.response_answers import at_ratios, claim, ratios, swapped
+from rlhf_lab.conformance.properties.response_answers import at_ratios, at_the_reference, claim, ratios, swapped
 from rlhf_lab.conformance.property import Property, Violation, about, expect_equal
 from rlhf_lab.conformance.subject import Subject
 from rlhf_lab.types import Rankings
@@ -61,7 +61,24 @@ def _given_reward(subject: Subject, case: Rankings) -> None:
     if case.margins is None:
         raise Violation("margins not read", "a component that reads margins")
     eta, beta = subject.parameter("eta", 1.0), subject.parameter("beta", 0.1)
-    _flat(subject, _at_margin(case, eta * case.margins / beta), "at β h = η Δr")
+    here = _at_margin(case, eta * case.margins / beta)
+    _flat(subject, here, "at β h = η Δr")
+    expect_equal(subject(here), {"L": torch.zeros_like(case.margins)}, note="at β h = η Δr")
+
+
+def _fair_label(subject: Subject, case: Rankings) -> None:
+    if case.margins is None:
+        raise Violation("margins not read", "a component that reads margins")
+    level = map_fields(case, lambda name, _, x: torch.zeros_like(x) if name == "margins" else x)
+    a, beta = ratios(case), subject.parameter("beta", 0.1)
+    q = torch.sigmoid(beta * (a[:, 0] - a[:, 1]))
+    expect_equal(subject(level), {"L": -0.5 * torch.log(4 * q * (1 - q))}, note="= −½ log 4 q (1 − q) for Δr = 0")
+
+
+def _fair_policy(subject: Subject, case: Rankings) -> None:
+    e = subject.parameter("label_smoothing", 1e-3)
+    due = torch.full_like(case.log_probs[:, 0], -0.5 * math.log(4 * e * (1 - e)))
+    expect_equal(subject(at_the_reference(case)), {"L": due}, note="= −½ log 4 e (1 − e) at π = π_ref")
 
 
 def _two_thirds(subject: Subject, case: Rankings) -> None:
@@ -125,10 +142,24 @@ CLAIMS: list[Property] = [
     ),
     claim(
         "optimum-is-the-given-reward",
-        "g = 0 at β h = η Δr",
+        "L = 0 and g = 0 at β h = η Δr",
         "Nvidia 2024 (Nemotron-4), section 3.3.2",
         _given_reward,
         applies=about("margins"),
+    ),
+    claim(
+        "fair-coin-for-equal-rewards",
+        "for Δr = 0, L is the divergence of a fair coin from q = σ(β h)",
+        "Nvidia 2024 (Nemotron-4), section 3.3.2",
+        _fair_label,
+        applies=about("margins"),
+    ),
+    claim(
+        "fair-coin-at-the-reference",
+        "at π = π_ref, L is the divergence of a fair coin from the smoothed label",
+        "Ji et al. 2024, eq. 16",
+        _fair_policy,
+        applies=about("label_smoothing"),
     ),
     claim(
         "chosen-has-an-optimum",

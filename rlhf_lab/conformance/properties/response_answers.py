@@ -24,6 +24,7 @@ from rlhf_lab.conformance.subject import Answer, Subject, UnjudgedError
 from rlhf_lab.types import Rankings
 
 __all__ = [
+    "FAR",
     "SYMBOLS",
     "at_ratios",
     "at_the_reference",
@@ -37,6 +38,7 @@ __all__ = [
     "with_policy",
 ]
 
+FAR: Final = 2.0**13  # log-ratios where every sigmoid has reached its end
 SYMBOLS: Final = ("L", "dL/dlog_probs")
 _LABELS: Final = frozenset({"ref_log_probs", "lengths", "targets", "ranks", "preference_prob", "margins"})
 _COMPARISONS: Final = (None, "bradley_terry", "plackett_luce")  # likelihoods that are equal for two responses
