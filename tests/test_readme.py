@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import rlhf_lab
 from rlhf_lab.registry import load_plugins
@@ -66,3 +67,12 @@ def test_the_picture_of_the_report_is_there():
     pictures = re.findall(r"!\[.+?\]\((.+?)\)", README)
     assert pictures
     assert all((ROOT / picture).is_file() for picture in pictures)
+
+
+def test_the_chain_runs_from_end_to_end():
+    spec = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, re.S).group(1))
+    for stage in spec["stages"].values():
+        stage["budget"] = {"iterations": 2}
+    results = rlhf_lab.run(spec)
+    assert results.names == ["sft", "reward model", "ppo"]
+    assert "reward.logits" in results.arm("reward model").weights
