@@ -43,7 +43,7 @@ def test_a_new_plugin_is_well_formed(role, tmp_path):
     }  # fmt: skip
     project = tomllib.loads((directory / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["entry-points"]["rlhf_lab"] == {f"my_{role}": f"my_{role}"}
-    assert project["name"] == f"my-{role}"
+    assert project["name"] == f"my-{role}".replace("_", "-")
     for file in directory.rglob("*.py"):
         compile(file.read_text(encoding="utf-8"), str(file), "exec")
     lint = subprocess.run(
