@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.training.candidates import Candidates, best_and_worst
-from rlhf_lab.training.step import per_run
+from rlhf_lab.training.step import per_run_all
 
 __all__ = ["Contrast", "ranking_metrics"]
 
@@ -40,15 +40,23 @@ class Contrast:
         best, worst = ((p * kept).sum(-1) / n.clamp(min=1) for p, n in zip(self._parts, self._counts, strict=True))
         return best, worst
 
-    def means(self, best: Tensor, worst: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``[runs]``: the weighted means of what ``rows`` returned over the rows that hold such responses."""
-        first, second = self._counted
-        return per_run(first * best) / per_run(first), per_run(second * worst) / per_run(second)
+    def summary(self, compared: str, **rows: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Return ``[runs]``: weighted means ``NAME_best`` and ``NAME_worst`` of what ``rows`` gave, and ``accuracy``.
 
-    def accuracy(self, best: Tensor, worst: Tensor) -> Tensor:
-        """Return ``[runs]``: the share of rows with both whose best is the larger; equal ones count half."""
-        right = (best > worst).to(self.both) + 0.5 * (best == worst)
-        return per_run(self.both * right) / per_run(self.both)
+        Means are over the rows that hold such responses. Accuracy is the share of the rows with both in which the best
+        of ``compared`` is the larger; equal ones count half. NaN where no row tells.
+        """
+        first, second = self._counted
+        both = self.both
+        best, worst = rows[compared]
+        right = (best > worst).to(both) + 0.5 * (best == worst)
+        parts = {"first": first, "second": second, "both": both, "right": both * right}
+        for name, (best, worst) in rows.items():
+            parts |= {f"{name}_best": first * best, f"{name}_worst": second * worst}
+        sums = per_run_all(parts)
+        means = {f"{name}_best": sums[f"{name}_best"] / sums["first"] for name in rows}
+        means |= {f"{name}_worst": sums[f"{name}_worst"] / sums["second"] for name in rows}
+        return means | {"accuracy": sums["right"] / sums["both"]}
 
 
 def ranking_metrics(candidates: Candidates, log_probs: Tensor, ref_log_probs: Tensor | None) -> dict[str, Tensor]:
@@ -62,13 +70,11 @@ def ranking_metrics(candidates: Candidates, log_probs: Tensor, ref_log_probs: Te
     """
     log_probs = log_probs.detach()
     contrast = Contrast(candidates, log_probs.dtype)
-    said = contrast.rows(log_probs)
-    rewards = said if ref_log_probs is None else contrast.rows(log_probs - ref_log_probs)
-    chosen, rejected = contrast.means(*said)
-    best, worst = contrast.means(*rewards)
+    rewards = log_probs if ref_log_probs is None else log_probs - ref_log_probs
+    found = contrast.summary("reward", said=contrast.rows(log_probs), reward=contrast.rows(rewards))
     return {
-        "chosen_log_prob": chosen,
-        "rejected_log_prob": rejected,
-        "margin": best - worst,
-        "accuracy": contrast.accuracy(*rewards),
+        "chosen_log_prob": found["said_best"],
+        "rejected_log_prob": found["said_worst"],
+        "margin": found["reward_best"] - found["reward_worst"],
+        "accuracy": found["accuracy"],
     }

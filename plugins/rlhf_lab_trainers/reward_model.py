@@ -120,12 +120,12 @@ class RewardModelLearner(RankedLearner):
         if self._world is not None:
             true_best, true_worst = contrast.rows(self._true_scores(self._world, candidates).to(said))
             self._true_calibration.add(best - worst, bradley_terry(true_best, true_worst), contrast.both)
-        chosen, rejected = contrast.means(best, worst)
+        found = contrast.summary("score", score=(best, worst))
         return {
-            "chosen_score": chosen,
-            "rejected_score": rejected,
-            "margin": chosen - rejected,
-            "accuracy": contrast.accuracy(best, worst),
+            "chosen_score": found["score_best"],
+            "rejected_score": found["score_worst"],
+            "margin": found["score_best"] - found["score_worst"],
+            "accuracy": found["accuracy"],
         }
 
     @staticmethod
