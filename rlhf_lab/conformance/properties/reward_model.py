@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rlhf_lab.conformance.inputs import map_fields
-from rlhf_lab.conformance.properties import score_claims, score_labels, score_rankings, score_ties
+from rlhf_lab.conformance.properties import score_claims, score_labels, score_pairs, score_rankings, score_ties
 from rlhf_lab.conformance.properties.losses import answered, some_gradient
 from rlhf_lab.conformance.properties.rows import better, empty_rows_do_not_count
 from rlhf_lab.conformance.properties.score_answers import rankings, with_scores
@@ -69,6 +69,7 @@ PROPERTIES: list[Property] = [
         share=0.5,
     ),
     *score_claims.CLAIMS,
+    *score_pairs.CLAIMS,
     *score_rankings.CLAIMS,
     *score_labels.CLAIMS,
     *score_ties.CLAIMS,

@@ -14,16 +14,28 @@ from typing import Any, Final
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from rlhf_lab.components import Component, RewardObjective
 from rlhf_lab.conformance.inputs import map_fields, take_rows, with_fields
 from rlhf_lab.conformance.properties.losses import answered
 from rlhf_lab.conformance.property import Property, Violation
 from rlhf_lab.conformance.score_cases import scores
-from rlhf_lab.conformance.subject import Subject
+from rlhf_lab.conformance.subject import Answer, Subject
 from rlhf_lab.types import Scores
 
-__all__ = ["any_order", "claim", "every_order", "given", "pairs", "rankings", "with_scores", "without_ties"]
+__all__ = [
+    "any_order",
+    "bradley_terry",
+    "claim",
+    "difference",
+    "every_order",
+    "given",
+    "pairs",
+    "rankings",
+    "with_scores",
+    "without_ties",
+]
 
 _LABELS: Final = frozenset({"targets", "ranks", "preference_prob", "margins", "uniforms"})
 
@@ -45,6 +57,17 @@ def _fields(component: Component) -> frozenset[str]:
 @cache
 def _full(fields: frozenset[str], most: int | None) -> st.SearchStrategy[Scores]:
     return scores(fields, most=most, full=True)
+
+
+def bradley_terry(apart: Tensor) -> Answer:
+    """Return what ``bradley_terry`` answers to pairs ``r_w − r_l``."""
+    slope = torch.sigmoid(-apart)
+    return {"L": -logsigmoid(apart), "dL/dscores": torch.stack([-slope, slope], dim=-1)}
+
+
+def difference(case: Scores) -> Tensor:
+    """Return ``r_w − r_l`` of pairs."""
+    return case.scores[:, 0] - case.scores[:, 1]
 
 
 def with_scores(case: Scores, changed: Tensor) -> Scores:

@@ -10,32 +10,26 @@ import math
 from typing import Final
 
 import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from rlhf_lab.conformance.inputs import map_fields
 from rlhf_lab.conformance.properties.losses import gradient_of_its_value
-from rlhf_lab.conformance.properties.score_answers import any_order, claim, given, pairs, with_scores, without_ties
-from rlhf_lab.conformance.property import Property, about, expect_equal
-from rlhf_lab.conformance.subject import Answer, Subject
+from rlhf_lab.conformance.properties.score_answers import (
+    any_order,
+    bradley_terry,
+    claim,
+    difference,
+    pairs,
+    with_scores,
+    without_ties,
+)
+from rlhf_lab.conformance.property import Property, expect_equal
+from rlhf_lab.conformance.subject import Subject
 from rlhf_lab.types import Scores
 
 __all__ = ["CLAIMS"]
 
 _SYMBOLS: Final = ("L", "dL/dscores")
 _COUNTS: Final = ((3, 1), (1, 4), (2, 2))  # how often one response beat the other, and was beaten
-_LOGIT_OF_PROBIT: Final = 1.702  # the factor at which the logistic curve is nearest to the normal one ...
-_APART: Final = 0.0095  # ... and the farthest that they are apart there
-
-
-def bradley_terry(difference: Tensor) -> Answer:
-    """Return what ``bradley_terry`` answers to pairs ``r_w − r_l``."""
-    slope = torch.sigmoid(-difference)
-    return {"L": -logsigmoid(difference), "dL/dscores": torch.stack([-slope, slope], dim=-1)}
-
-
-def _difference(case: Scores) -> Tensor:
-    return case.scores[:, 0] - case.scores[:, 1]
 
 
 def _differences_only(subject: Subject, case: Scores) -> None:
@@ -80,11 +74,11 @@ def _log_odds(subject: Subject, case: Scores) -> None:
     won = without_ties(case)
     lost = subject(with_scores(won, case.scores.flip(-1)))["L"]
     apart = {"L' − L": lost - subject(won)["L"]}
-    expect_equal(apart, {"L' − L": _difference(case)}, note="= r_w − r_l, with L' for the other outcome")
+    expect_equal(apart, {"L' − L": difference(case)}, note="= r_w − r_l, with L' for the other outcome")
 
 
 def _is_bradley_terry(subject: Subject, case: Scores) -> None:
-    expect_equal(subject(without_ties(case)), bradley_terry(_difference(case)), note="by bradley_terry")
+    expect_equal(subject(without_ties(case)), bradley_terry(difference(case)), note="by bradley_terry")
 
 
 def _counts_minimise(subject: Subject, case: Scores) -> None:
@@ -98,49 +92,6 @@ def _counts_minimise(subject: Subject, case: Scores) -> None:
         expect_equal(pull, {"Σ dL/ds": torch.zeros_like(one)}, note=note)
 
 
-def _zero_margin(subject: Subject, case: Scores) -> None:
-    none = torch.zeros_like(given(case, "margins"))
-    level = map_fields(case, lambda name, _, x: none if name == "margins" else x)
-    expect_equal(subject(level), bradley_terry(_difference(case)), note="by bradley_terry, without a margin")
-
-
-def _handicap(subject: Subject, case: Scores) -> None:
-    margins = given(case, "margins")
-    handicap = torch.stack([margins, torch.zeros_like(margins)], dim=-1)
-    level = map_fields(case, lambda name, _, x: torch.zeros_like(x) if name == "margins" else x)
-    due = {symbol: subject(with_scores(level, case.scores - handicap))[symbol] for symbol in _SYMBOLS}
-    expect_equal(subject(case), due, note="as without margins and with r_w lower by the margin")
-
-
-def _opposite_scores(subject: Subject, case: Scores) -> None:
-    half = 0.5 * _difference(case)
-    centred = subject(with_scores(case, torch.stack([half, -half], dim=-1)))
-    expect_equal(centred, bradley_terry(2 * half), note="by bradley_terry, at r_w = −r_l")
-
-
-def _squared_sum(subject: Subject, case: Scores) -> None:
-    coef, level = subject.parameter("coef", 0.01), case.scores.sum(-1)
-    half = 0.5 * _difference(case)
-    centred = subject(with_scores(case, torch.stack([half, -half], dim=-1)))
-    penalty = {"L − L'": subject(case)["L"] - centred["L"]}
-    note = f"= coef (r_w + r_l)² for coef = {coef:g}, with L' at r_w = −r_l"
-    expect_equal(penalty, {"L − L'": coef * level**2}, note=note)
-
-
-def _unit_of_noise(subject: Subject, case: Scores) -> None:
-    wider = subject.of(scale=4 * subject.parameter("scale", 1.0))(with_scores(case, 4 * case.scores))
-    due = {"L": subject(case)["L"], "dL/dscores": subject(case)["dL/dscores"] / 4}
-    expect_equal(wider, due, note="= L and g / 4, with scores and scale 4 times as large")
-
-
-def _near_logit(subject: Subject, case: Scores) -> None:
-    slope = _LOGIT_OF_PROBIT / (math.sqrt(2) * subject.parameter("scale", 1.0))
-    chance, near = (-subject(case)["L"]).exp(), torch.sigmoid(slope * _difference(case))
-    held = chance.clamp(near - _APART, near + _APART)
-    note = f"within {_APART} of σ({_LOGIT_OF_PROBIT} (r_w − r_l) / (√2 scale))"
-    expect_equal({"exp(−L)": chance}, {"exp(−L)": held}, note=note)
-
-
 def _other_order(subject: Subject, case: Scores) -> None:
     k = case.scores.shape[-1]
     for order in ([*range(k)][::-1], [*range(1, k), 0]):
@@ -152,8 +103,6 @@ def _other_order(subject: Subject, case: Scores) -> None:
 
 
 _BRADLEY_TERRY: Final = "Bradley & Terry 1952"
-_LLAMA: Final = "Touvron et al. 2023 (Llama 2), eq. 2"
-_CENTRED: Final = "Eisenstein et al. 2023"
 
 CLAIMS: list[Property] = [
     gradient_of_its_value("reward_model", "scores"),
@@ -207,54 +156,6 @@ CLAIMS: list[Property] = [
         _counts_minimise,
         cases=pairs,
         share=0.1,
-    ),
-    claim(
-        "zero-margin-is-bradley-terry",
-        "with m = 0, L = −log σ(r_w − r_l)",
-        _LLAMA,
-        _zero_margin,
-        cases=pairs,
-        applies=about("margins"),
-    ),
-    claim(
-        "margin-is-a-handicap",
-        "L(r_w, r_l, m) = L(r_w − m, r_l, 0)",
-        _LLAMA,
-        _handicap,
-        cases=pairs,
-        applies=about("margins"),
-    ),
-    claim(
-        "opposite-scores-are-bradley-terry",
-        "at r_w = −r_l, L and g are those of bradley_terry: the centring fixes a level and leaves the difference",
-        _CENTRED,
-        _opposite_scores,
-        cases=pairs,
-        applies=about("coef"),
-    ),
-    claim(
-        "penalty-is-squared-sum",
-        "L = L(at r_w = −r_l) + coef (r_w + r_l)²",
-        _CENTRED,
-        _squared_sum,
-        cases=pairs,
-        applies=about("coef"),
-    ),
-    claim(
-        "scale-is-a-unit",
-        "with scores and scale c times as large L is the same and g a c-th: the scale is a unit of scores",
-        "Thurstone 1927",
-        _unit_of_noise,
-        cases=pairs,
-        applies=about("scale"),
-    ),
-    claim(
-        "probit-near-logit",
-        "exp(−L) is within 0.0095 of σ(1.702 (r_w − r_l) / (√2 scale))",
-        "Haley 1952; Camilli 1994",
-        _near_logit,
-        cases=pairs,
-        applies=about("scale"),
     ),
     claim(
         "order-has-no-meaning",

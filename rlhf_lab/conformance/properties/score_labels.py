@@ -7,8 +7,7 @@ from typing import Final
 import torch
 
 from rlhf_lab.conformance.inputs import take_steps, with_fields
-from rlhf_lab.conformance.properties.score_answers import claim, given, pairs, with_scores
-from rlhf_lab.conformance.properties.score_claims import bradley_terry
+from rlhf_lab.conformance.properties.score_answers import bradley_terry, claim, difference, given, pairs, with_scores
 from rlhf_lab.conformance.property import Property, Violation, about, expect_equal
 from rlhf_lab.conformance.subject import Subject
 from rlhf_lab.types import Scores
@@ -43,9 +42,7 @@ def _linear(subject: Subject, case: Scores) -> None:
 
 def _certain(subject: Subject, case: Scores) -> None:
     sure = _labelled(subject, case, 1.0)
-    expect_equal(
-        subject(sure), bradley_terry(case.scores[:, 0] - case.scores[:, 1]), note="by bradley_terry, for p = 1"
-    )
+    expect_equal(subject(sure), bradley_terry(difference(case)), note="by bradley_terry, for p = 1")
 
 
 def _logit_minimises(subject: Subject, case: Scores) -> None:

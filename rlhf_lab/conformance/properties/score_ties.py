@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.conformance.inputs import with_fields
-from rlhf_lab.conformance.properties.score_answers import claim, given, pairs, with_scores, without_ties
-from rlhf_lab.conformance.properties.score_claims import bradley_terry
+from rlhf_lab.conformance.properties.score_answers import (
+    bradley_terry,
+    claim,
+    difference,
+    given,
+    pairs,
+    with_scores,
+    without_ties,
+)
 from rlhf_lab.conformance.property import Property, Violation, about, expect_equal
 from rlhf_lab.conformance.subject import Subject
 from rlhf_lab.types import Scores
@@ -42,7 +49,7 @@ def _without_ties(subject: Subject, case: Scores) -> None:
     limits = {name: limit for name, limit in _LIMITS.items() if subject.has(name)}
     if not limits:
         raise Violation("no parameter theta or nu", "one, which the claim is about; `conventions` names yours")
-    due = bradley_terry(case.scores[:, 0] - case.scores[:, 1])
+    due = bradley_terry(difference(case))
     told = " and ".join(f"{name} = {limit:g}" for name, limit in limits.items())
     expect_equal(subject.of(**limits)(without_ties(case)), due, note=f"by bradley_terry, for {told}")
 
@@ -74,7 +81,7 @@ def _product(subject: Subject, case: Scores) -> None:
 
 def _threshold(subject: Subject, case: Scores) -> None:
     theta = torch.tensor(subject.parameter("theta", 2.0), dtype=torch.float64)
-    due = bradley_terry(case.scores[:, 0] - case.scores[:, 1] - theta.log())
+    due = bradley_terry(difference(case) - theta.log())
     expect_equal(subject(without_ties(case)), due, note=f"by bradley_terry of r_w − r_l − log theta, theta = {theta:g}")
 
 
