@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
-from itertools import permutations
 from typing import Any
 
 import pytest
@@ -132,21 +130,6 @@ def test_davidson_by_hand() -> None:
     near(found[1], [[0.75 - 1, 1 - 0.75], [0.25 - 1, 1 - 0.25], [0.75 - 0.5, 0.5 - 0.75]])
 
 
-def test_plackett_luce_by_hand() -> None:
-    # Strengths 3, 2, 1: P = 3/6 * 2/3 * 1/1 = 1/3. Slopes: expected choices less 1, 3/6 - 1, 2/6 + 2/3 - 1 and
-    # 1/6 + 1/3 + 1 - 1.
-    found = values_and_gradient(PlackettLuce(), [[LOG(3), LOG(2), 0.0]])
-    near(found, ([LOG(3)], [[-0.5, 0.0, 0.5]]))
-
-
-def test_plackett_luce_is_not_its_reverse() -> None:
-    # Worst first with strengths 1/s: P = (1/1) / (1 + 1/2 + 1/3) * (1/2) / (1/2 + 1/3) = 6/11 * 3/5 = 18/55, not 1/3.
-    forwards = PlackettLuce()(make(double([[LOG(3), LOG(2), 0.0]]))).values
-    backwards = PlackettLuce()(make(double([[0.0, -LOG(2), -LOG(3)]]))).values
-    near(forwards.exp().tolist(), [3.0])
-    near(backwards.exp().tolist(), [55 / 18])
-
-
 def test_pairwise_of_k_by_hand() -> None:
     # Strengths 3, 2, 1: pairs 3:2, 3:1 and 2:1, so L = 1/3 (log 5/3 + log 4/3 + log 3/2) = 1/3 log 10/3.
     found = values_and_gradient(PairwiseOfK(), [[LOG(3), LOG(2), 0.0]])
@@ -246,51 +229,6 @@ def test_only_scores_carry_gradient(loss: RewardObjective) -> None:
     found = torch.autograd.grad(total, [scores, *live.values()], allow_unused=True)
     assert bool((found[0] != 0).any())
     assert all(x is None for x in found[1:])
-
-
-def test_a_ranking_of_64_against_the_definition() -> None:
-    # and a thousand: products of odds in exact fractions, since small whole strengths are
-    random.seed(0)
-    strengths = [random.randint(1, 9) for _ in range(64)]
-    chance = math.prod(x / sum(strengths[i:]) for i, x in enumerate(strengths))
-    found = PlackettLuce()(make(double([[LOG(x) for x in strengths]])))
-    near(found.values.tolist(), [-LOG(chance)])
-
-
-def test_gradient_of_a_long_ranking() -> None:
-    # against central differences, and by its closed form: s's share of every choice up to its own place, less 1
-    torch.manual_seed(0)
-    scores = (4 * torch.randn(2, 64, dtype=torch.float64)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda s: PlackettLuce()(make(s)).values, scores)
-    (gradient,) = torch.autograd.grad(PlackettLuce()(make(scores)).values.sum(), scores)
-    strengths = scores.detach().exp()
-    left = strengths.flip(-1).cumsum(-1).flip(-1)
-    torch.testing.assert_close(gradient, strengths * (1 / left).cumsum(-1) - 1, atol=1e-10, rtol=1e-10)
-
-
-def test_a_long_ranking_needs_no_matrix_of_candidates() -> None:
-    # K = 4096 in float64: a K x K tensor would have 134 MB, all that is kept for the gradient has less than 1.
-    kept = 0
-
-    def count(x: Tensor) -> Tensor:
-        nonlocal kept
-        kept += x.numel() * x.element_size()
-        return x
-
-    scores = torch.randn(1, 4096, dtype=torch.float64, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-        loss = PlackettLuce()(make(scores)).values.sum()
-    assert kept < 16 * 4096 * 8
-    loss.backward()
-
-
-def test_orders_of_five_sum_to_one_and_to_the_softmax() -> None:
-    scores = double([0.5, -1.0, 2.0, 0.0, 0.25])
-    orders = list(permutations(range(5)))
-    chances = (-PlackettLuce()(make(scores[torch.tensor(orders)])).values).exp()
-    near(chances.sum().tolist(), 1.0)
-    first = [sum(float(p) for p, order in zip(chances, orders, strict=True) if order[0] == i) for i in range(5)]
-    near(first, scores.softmax(-1).tolist())
 
 
 @pytest.mark.parametrize("loss", PAIRS, ids=name_of)
