@@ -469,23 +469,13 @@ def test_words_are_read_as_they_are_written(component):
     assert torch.equal(found.lengths, due.lengths) and found.valid is None and found.ranks is None
 
 
-def test_rows_in_words_keep_their_order_ranks_and_lengths():
+def test_rows_in_words_keep_their_order_and_lengths():
     built = Sequences(vocabulary=3, length=2, prompts=2, eos=2).build(3, 1, Streams([0, 1, 2]))
-    found = built.encode([Ranking("1", ("ab", "c")), Ranking(" 0 ", ("bb", "bc", "c"), ranks=(0, 0, 1), place="x:2")])
+    found = built.encode([Ranking("1", ("ab", "c")), Ranking(" 0 ", ("bb", "bc", "c"), place="x:2")])
     assert found.inputs["prompts"].tolist() == [[4, 0]]
     assert found.inputs["tokens"][0, 0, :2].tolist() == [[0, 1], [2, 0]]
     assert found.lengths[0, 0, :2].tolist() == [2, 1]
     assert found.valid.tolist() == [[[True, True, False], [True, True, True]]]
-    assert found.ranks[0, 0, :2].tolist() == [0, 1] and found.ranks[0, 1].tolist() == [0, 0, 1]
-    assert found.desirable is None and found.margins is None
-
-
-def test_labels_and_margins_in_words_are_taken_over():
-    built = Sequences(vocabulary=2, length=1).build(1, 1, Streams([0]))
-    found = built.encode([Ranking("0", ("a",), labels=(True,)), Ranking("0", ("b", "a"), labels=(False, True))])
-    assert found.desirable.tolist() == [[[True, False], [False, True]]]
-    found = built.encode([Ranking("0", ("a", "b"), margin=1.5), Ranking("0", ("b", "a"), margin=0.0)])
-    assert found.margins.tolist() == [[1.5, 0.0]]
 
 
 @pytest.mark.parametrize(
@@ -501,11 +491,6 @@ def test_labels_and_margins_in_words_are_taken_over():
         ([Ranking("0", ("ca", "bb"))], "response 'ca': a response ends"),
         ([Ranking("0", ("abb", "bb"))], "response 'abb': a response ends"),
         ([Ranking("0", (({"role": "assistant", "content": "ab"},), "bb"))], "expected plain text"),
-        ([Ranking("0", ("ab",), labels=(True,)), Ranking("0", ("ab",), place="f:2")], "f:2: labels is missing"),
-        (
-            [Ranking("0", ("ab", "c"), margin=1.0), Ranking("0", ("ab", "c"))],
-            "row 2: margin is missing, but other rows",
-        ),
     ],
 )
 def test_words_that_are_no_responses_are_refused(rows, message):

@@ -29,11 +29,10 @@ def encode(rankings: Sequence[Ranking], tree: TokenTree, prompts: int, alphabet:
     """Return rankings in words as candidates ``[1, rows, k]``, rows of fewer responses filled up as not valid.
 
     A prompt is its number, ``"0"`` and up. A response is its tokens' characters of ``alphabet`` (None: abc...), the end
-    token's too. Labels, ranks and margins are taken over; each is given for all rows or for none, except ranks, whose
-    absence means that the order is strict.
+    token's too. What is said of the responses is left to who reads the rows.
 
-    Raises ``LabError`` with the row's place for an unknown prompt or character, for a response that does not end or
-    goes on behind its end, and for labels or margins of some rows only.
+    Raises ``LabError`` with the row's place for an unknown prompt or character, and for a response that does not end or
+    goes on behind its end.
     """
     if not rankings:
         raise LabError("encode: there are no rows; give one at least")
@@ -41,28 +40,12 @@ def encode(rankings: Sequence[Ranking], tree: TokenTree, prompts: int, alphabet:
     most = max(len(row.responses) for row in rankings)
     numbers = torch.zeros(1, len(rankings), most, dtype=torch.int64)
     valid = torch.zeros(1, len(rankings), most, dtype=torch.bool)
-    ranks = torch.arange(most).repeat(1, len(rankings), 1)
     for i, row in enumerate(rankings):
         count = len(row.responses)
         numbers[0, i, :count] = torch.tensor([_number(text, tree, letters, row.place) for text in row.responses])
         valid[0, i, :count] = True
-        if row.ranks is not None:
-            ranks[0, i, :count] = torch.tensor(row.ranks)
-    labels = [row.labels for row in rankings]
-    margins = [row.margin for row in rankings]
-    desirable = torch.zeros_like(valid) if _given("labels", labels, rankings) else None
-    for i, found in enumerate(labels):
-        if desirable is not None and found is not None:
-            desirable[0, i, : len(found)] = torch.tensor(found)
-    return side_by_side(
-        tree,
-        torch.tensor([[_prompt(row, prompts) for row in rankings]]),
-        numbers,
-        valid=None if bool(valid.all()) else valid,
-        desirable=desirable,
-        ranks=ranks if any(row.ranks is not None for row in rankings) else None,
-        margins=torch.tensor([margins], dtype=torch.float64) if _given("margin", margins, rankings) else None,
-    )
+    asked = torch.tensor([[_prompt(row, prompts) for row in rankings]])
+    return side_by_side(tree, asked, numbers, valid=None if bool(valid.all()) else valid)
 
 
 def _letters(tree: TokenTree, alphabet: str | None) -> str:
@@ -100,14 +83,6 @@ def _number(text: Text, tree: TokenTree, letters: dict[str, int], place: str) ->
     for token in tokens[:-1]:
         edge = edge * tree.vocabulary + token + 1  # a prefix's first child is V p + 1
     return int(tree.response_of[edge * tree.vocabulary + tokens[-1]])
-
-
-def _given(name: str, found: Sequence[object], rankings: Sequence[Ranking]) -> bool:
-    """Return whether rows have a label; raises ``LabError`` where some do and some do not."""
-    missing = [row.place or f"row {i + 1}" for i, (row, x) in enumerate(zip(rankings, found, strict=True)) if x is None]
-    if missing and len(missing) < len(found):
-        raise LabError(f"{missing[0]}: {name} is missing, but other rows have it; give it for all rows or for none")
-    return not missing
 
 
 def _unreadable(place: str, what: str, found: object, why: str) -> LabError:

@@ -153,7 +153,10 @@ class RankedEnvironment(BuiltEnvironment, Protocol):
         ...
 
     def encode(self, rankings: Sequence[Ranking]) -> Candidates:
-        """Return rankings in words as candidates ``[1, rows, k]``; raises ``LabError`` for what it cannot read."""
+        """Return the prompts and responses of rankings in words as candidates ``[1, rows, k]``, without labels.
+
+        Raises ``LabError`` with a row's place for what it cannot read.
+        """
         ...
 
     def adopt(self, parameters: Mapping[str, Tensor]) -> None:
