@@ -153,7 +153,7 @@ class Rankings(Batch):
     token_kl: Tensor | None = optional("float", "same")
     preference_prob: Tensor | None = optional("float", "row")
     margins: Tensor | None = optional("float", "row")
-    weights: Tensor | None = optional("float", "row")
+    weights: Tensor | None = optional("float", "row")  # how much a row counts; the loop reads it, losses do not
     token_log_probs: Tensor | None = optional("float", "token")  # [*b,k,t]
     token_ref_log_probs: Tensor | None = optional("float", "token")
     token_valid: Tensor | None = optional("bool", "token")
@@ -183,7 +183,7 @@ class Scores(Batch):
     ranks: Tensor | None = optional("int", "same")
     margins: Tensor | None = optional("float", "row")
     preference_prob: Tensor | None = optional("float", "row")
-    weights: Tensor | None = optional("float", "row")
+    weights: Tensor | None = optional("float", "row")  # how much a row counts; the loop reads it, losses do not
     uniforms: Tensor | None = optional("float", "row")
     state: Mapping[str, Tensor] | None = None
 

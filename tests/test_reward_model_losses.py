@@ -216,8 +216,11 @@ def test_padding_changes_no_bit(loss: RewardObjective) -> None:
     scores, targets = torch.randn(16, 9), torch.rand(16, 9)
     wider = [torch.nn.functional.pad(x, (5, 7), value=NAN) for x in (scores, targets)]
     valid = torch.nn.functional.pad(torch.ones(16, 9, dtype=torch.bool), (5, 7))
-    narrow = loss(make(scores, targets=targets))
-    assert torch.equal(loss(make(wider[0], targets=wider[1], valid=valid)).values, narrow.values)
+    narrow, padded = scores.requires_grad_(), wider[0].requires_grad_()
+    found = [loss(make(narrow, targets=targets)), loss(make(padded, targets=wider[1], valid=valid))]
+    slopes = [torch.autograd.grad(x.values.sum(), s)[0] for x, s in zip(found, (narrow, padded), strict=True)]
+    assert torch.equal(found[0].values, found[1].values)
+    assert torch.equal(slopes[0], slopes[1][:, 5:14])
 
 
 @pytest.mark.parametrize("loss", [*PAIRS, *LISTS], ids=name_of)

@@ -51,11 +51,14 @@ class PairwiseOfK(RewardObjective):
     def __call__(self, batch: Scores) -> Loss:
         valid = valid_of(batch)
         scores = clean(batch.scores, valid)
-        apart = scores[..., :, None] - scores[..., None, :]  # [*b, k, k] s_i − s_j
-        both = (valid[..., :, None] & valid[..., None, :]).triu(1)
-        losses = clean(-logsigmoid(apart), both).flatten(-2)
-        pairs = both.flatten(-2).sum(-1).clamp(min=1)
-        return ranking_loss(total(losses) / pairs, batch.scores, valid)
+        losses, count = 0 * total(scores), valid.sum(-1)
+        # Distance by distance, since over a matrix of pairs the order of a gradient's sum would depend on the width.
+        for distance in range(1, scores.shape[-1]):
+            apart = scores[..., :-distance] - scores[..., distance:]
+            both = valid[..., :-distance] & valid[..., distance:]
+            losses = losses + total(clean(-logsigmoid(apart), both))
+        pairs = (count * (count - 1) // 2).clamp(min=1)
+        return ranking_loss(losses / pairs, batch.scores, valid)
 
 
 class ListNetBest(RewardObjective):
