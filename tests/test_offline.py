@@ -328,3 +328,29 @@ def test_data_are_made_from_the_policy_before_any_training() -> None:
     found = learning.learner(spec(data=Noting(), policy=NumberPolicy()), parameters={"logits": later})
     assert torch.equal(found.actor.logits, later)  # type: ignore[attr-defined]
     assert torch.equal(seen[0], torch.zeros_like(later))
+
+
+def trainable(role: str) -> list[str]:
+    """Return the names of our own objectives whose labels the token world's data can give."""
+    own = [c for c in learning.REGISTRY.components(role) if "@" not in c.name and c.name != "pointwise_bce"]
+    return [c.name for c in own if not c().needs() & {"margins", "preference_prob"}]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("role", "name"), [(role, name) for role in ("preference", "reward_model") for name in trainable(role)]
+)
+def test_every_objective_trains_on_the_token_world_s_data(role: str, name: str) -> None:
+    needs = learning.REGISTRY.get(role, name)().needs()  # type: ignore[attr-defined]
+    form = "unpaired" if "desirable" in needs else "scored" if "targets" in needs else "rankings"
+    data = {
+        "environment": {"name": "sequences", "vocabulary": 3, "length": 3, "eos": 0},  # lengths differ
+        "policy": "tabular_autoregressive",
+        "trainer": {"name": "offline" if role == "preference" else "reward_model", "minibatch": 16, "updates": 2},
+        "data": {"name": "sampled", "rows": 40, "form": form, **({"ties": 1.5} if "ranks" in needs else {})},
+        role: name,
+        "optimizer": "adam",
+        "gamma": 1.0,
+    }
+    found, metrics = learning.trained(data, 2)
+    assert metrics[-1]["loss"].isfinite().all() and (metrics[-1]["grad_norm"] > 0).all()
+    assert found.alive.all() and all(p.isfinite().all() for p in found.actor.parameters())
