@@ -26,6 +26,7 @@ _SUMMARIES: Final = {
     "kl": "A KL estimator",
     "aggregation": "An aggregation of losses",
     "controller": "A controller of a KL coefficient",
+    "preference": "A preference loss",
     "reward_model": "A loss of a reward model",
 }
 ROLES: Final = tuple(_SUMMARIES)

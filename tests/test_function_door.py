@@ -130,6 +130,33 @@ def pair_loss_of_each(chosen, rejected):
     return rejected.sigmoid().log() - chosen.sigmoid().log()
 
 
+def dpo_of_a_library(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta=0.1):
+    """As language-model code bases have it: four log-probabilities."""
+    margin = (policy_chosen - policy_rejected) - (reference_chosen - reference_rejected)
+    return -torch.nn.functional.logsigmoid(beta * margin)
+
+
+def simpo_by_columns(log_probs, lengths, beta=2.0, gamma=1.0):
+    means = log_probs / lengths
+    return -torch.nn.functional.logsigmoid(beta * (means[:, 0] - means[:, 1]) - gamma)
+
+
+def dpo_adds_the_reference(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta=0.1):
+    margin = (policy_chosen - policy_rejected) + (reference_chosen - reference_rejected)
+    return -torch.nn.functional.logsigmoid(beta * margin)
+
+
+def orpo_subtracts(chosen, rejected, chosen_length, rejected_length, lam=0.1):
+    """Has no digits of 1 − p where p is next to 1."""
+    p, q = (chosen / chosen_length).exp(), (rejected / rejected_length).exp()
+    odds = (p / (1 - p)).log() - (q / (1 - q)).log()
+    return -p.log() - lam * torch.nn.functional.logsigmoid(odds)
+
+
+def labels_one_by_one(log_probs, ref_log_probs, desirable):
+    return torch.where(desirable, ref_log_probs - log_probs, log_probs - ref_log_probs).sum(-1)
+
+
 def list_mle(scores, mask):
     left = mask[:, None, :] * torch.ones_like(scores).diag_embed().cumsum(-1)
     rivals = scores[:, None, :].expand_as(left).masked_fill(left == 0, -1e30).logsumexp(-1)
@@ -145,6 +172,12 @@ def list_mle_of_prefixes(scores):
     return (scores.logcumsumexp(-1) - scores).sum(-1)
 
 
+DPO = {
+    "chosen": "policy_chosen",
+    "rejected": "policy_rejected",
+    "ref_chosen": "reference_chosen",
+    "ref_rejected": "reference_rejected",
+}
 PPO = {"log_probs": "logp", "old_log_probs": "old_logp", "advantages": "adv"}
 
 
@@ -173,6 +206,8 @@ def judged(function, record, mapping=None, layout="rows", examples=20):
         (pair_loss, "bradley_terry", {}, "rows"),
         (pair_loss, "bradley_terry_margin", {"margins": "margin"}, "row"),
         (list_mle, "plackett_luce", {}, "rows"),
+        (dpo_of_a_library, "dpo", DPO, "rows"),
+        (simpo_by_columns, "simpo", {}, "rows"),
     ],
 )
 def test_a_right_function_passes(function, record, mapping, layout):
@@ -188,6 +223,8 @@ def test_a_right_function_passes(function, record, mapping, layout):
         (gae_row, "td_lambda", {"gamma": "lam", "lam": "gamma"}, "row", "is-td-lambda"),
         (pair_loss_of_each, "bradley_terry", {}, "rows", "is-bradley-terry"),
         (list_mle_of_prefixes, "plackett_luce", {}, "rows", "is-plackett-luce"),
+        (dpo_adds_the_reference, "dpo", DPO, "rows", "is-dpo"),
+        (orpo_subtracts, "orpo", {}, "rows", "finite-at-extreme-log-probs"),
         (list_mle_times_mask, "plackett_luce", {}, "rows", "padding-content-ignored"),
     ],
 )
@@ -347,6 +384,7 @@ def a_dictionary(rewards):
         (gae_row, "gae", {"rewards": "rewards", "done": "rewards"}, "rewards is mapped to rewards already"),
         (ppo_mean, "ppo_clip", PPO, "ppo_mean: returns one number for a batch of shape"),
         (ppo_in_numpy, "ppo_clip", PPO, "ppo_in_numpy: takes NumPy arrays only; the gradient is part of a loss"),
+        (labels_one_by_one, "kto", {}, "labels_one_by_one: a row's responses are labelled one by one; write a comp"),
         (three_things, "td", {}, "three_things: returns 3 things; only advantages, or advantages and returns"),
     ],
 )

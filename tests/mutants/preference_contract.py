@@ -93,8 +93,8 @@ class CleanedLate(PreferenceObjective):
 
     def __call__(self, batch: Rankings) -> Loss:
         assert batch.ref_log_probs is not None
-        squashed = batch.log_probs.sign() * batch.log_probs.abs()
-        ratio = torch.where(mask_of(batch), squashed - batch.ref_log_probs.detach(), 0)
+        held = -batch.log_probs.square().sqrt()  # a log-probability is not above 0
+        ratio = torch.where(mask_of(batch), held - batch.ref_log_probs.detach(), 0)
         return per_row(-logsigmoid(self.beta * (ratio[..., 0] - ratio[..., 1])), mask_of(batch).all(-1))
 
 
@@ -147,10 +147,11 @@ class PerResponse(PreferenceObjective):
     name = "one_loss_per_response"
     requires = frozenset({"ref_log_probs"})
     max_candidates = 2
+    beta: float = Field(default=0.1, gt=0)
 
     def __call__(self, batch: Rankings) -> Loss:
         assert batch.ref_log_probs is not None
-        return Loss(clean(batch.log_probs - batch.ref_log_probs.detach(), mask_of(batch)))
+        return Loss(self.beta * clean(batch.log_probs - batch.ref_log_probs.detach(), mask_of(batch)))
 
 
 class ByRow(_Right):
@@ -268,7 +269,6 @@ class LikelihoodOf(PreferenceObjective):
 
 _REWARDS: dict[str, Any] = {
     "D11 ranking read backwards": lambda s, ratio, batch: s.beta * ratio.flip(-1),
-    "D21 padding has a reward": lambda s, ratio, batch: s.beta * ratio + (~mask_of(batch)).sum(-1, keepdim=True),
     "beta forgotten in a ranking": lambda s, ratio, batch: ratio,
     "D12 reference dropped in a ranking": lambda s, ratio, batch: s.beta * clean(batch.log_probs, mask_of(batch)),
     "rewards detached": lambda s, ratio, batch: s.beta * ratio.detach() + 0 * ratio,

@@ -6,6 +6,7 @@ Throughout a and b are log(π/π_ref) of the chosen and of the rejected response
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import Final
 
@@ -25,7 +26,7 @@ from rlhf_lab.conformance.definitions.responses import (
 
 __all__ = ["DEFINITIONS"]
 
-_HELD: Final = -1e-12  # the largest log-probability per token of orpo's odds
+_CERTAIN: Final = -1e-12  # a log-probability per token beyond which the odds of orpo are not defined
 
 
 def _dpop(row: Row, beta: float, lam: float) -> Slopes:
@@ -75,9 +76,11 @@ def _orpo(row: Row, lam: float) -> Slopes:
 
 
 def _odds(log_prob: float) -> tuple[Decimal, float]:
-    """Return p / (1 − p), and the derivative of its logarithm by log p."""
-    p = Decimal(min(log_prob, _HELD)).exp()
-    return p / (1 - p), float(1 / (1 - p)) if log_prob < _HELD else 0.0
+    """Return p / (1 − p), and the derivative of its logarithm by log p; no numbers for a p next to 1."""
+    if log_prob > _CERTAIN:
+        return Decimal("NaN"), math.nan
+    p = Decimal(log_prob).exp()
+    return p / (1 - p), float(1 / (1 - p))
 
 
 def _sft(row: Row, per_token: bool) -> Slopes:
@@ -146,7 +149,7 @@ DEFINITIONS: list[Definition] = [
     record("apo_down", "L = σ(β a) + 1 − σ(β h)", "D'Oosterlinck et al. 2024, eq. 8", by_row(_apo_down), BETA),
     record(
         "orpo",
-        "L = −log p_w − lam log σ(log odds(p_w) − log odds(p_l)), log p = log π / length, held at −1e-12 in the odds",
+        "L = −log p_w − lam log σ(log odds(p_w) − log odds(p_l)), log p = log π / length, for log p ≤ −1e-12",
         "Hong et al. 2024, eq. 6 and 7",
         by_row(_orpo),
         {"lam": 0.1},

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.conformance.inputs import Estimated, LogProbs, Observed
-from rlhf_lab.types import PolicyBatch, Scores, Trajectories, ValueBatch
+from rlhf_lab.types import PolicyBatch, Rankings, Scores, Trajectories, ValueBatch
 
 __all__ = ["BEHIND", "FIELDS", "PAIR", "PSEUDO", "Given", "last_steps", "pseudo_fields", "required_by"]
 
@@ -24,9 +24,12 @@ _BATCHES: Final[Mapping[str, type]] = {
     "value": ValueBatch,
     "kl": LogProbs,
     "controller": Observed,
+    "preference": Rankings,
     "reward_model": Scores,
 }
-FIELDS: Final = {role: tuple(f.name for f in fields(b) if "axes" in f.metadata) for role, b in _BATCHES.items()}
+FIELDS: Final = {  # of tokens none: a function sees one number per step or candidate
+    role: tuple(f.name for f in fields(b) if f.metadata.get("axes", "token") != "token") for role, b in _BATCHES.items()
+}
 _OPTIONAL: Final = {role: {f.name for f in fields(b) if f.default is None} for role, b in _BATCHES.items()}
 
 _TRAJECTORY: Final = {
@@ -36,7 +39,20 @@ _TRAJECTORY: Final = {
     "values_with_last": "[rows, t+1] values and, behind the row's last step, the value there",
 }
 _MASK: Final = {"mask": _TRAJECTORY["mask"]}
-_PAIR: Final = {"chosen": "[rows] the score of the better of two", "rejected": "[rows] the score of the worse of two"}
+_OF_PAIRS: Final = {  # role: pseudo-field -> what it is, the field that it is of, and whose
+    "reward_model": {
+        "chosen": ("[rows] the score of the better of two", "scores", 0),
+        "rejected": ("[rows] the score of the worse of two", "scores", 1),
+    },
+    "preference": {
+        "chosen": ("[rows] log π of the better of two", "log_probs", 0),
+        "rejected": ("[rows] log π of the worse of two", "log_probs", 1),
+        "ref_chosen": ("[rows] log π_ref of the better of two", "ref_log_probs", 0),
+        "ref_rejected": ("[rows] log π_ref of the worse of two", "ref_log_probs", 1),
+        "chosen_length": ("[rows] how many tokens the better of two has", "lengths", 0),
+        "rejected_length": ("[rows] how many tokens the worse of two has", "lengths", 1),
+    },
+}
 PSEUDO: Final[Mapping[str, Mapping[str, str]]] = {
     "advantage": _TRAJECTORY,
     "normalizer": _TRAJECTORY,
@@ -44,11 +60,11 @@ PSEUDO: Final[Mapping[str, Mapping[str, str]]] = {
     "value": _MASK,
     "kl": {},
     "controller": {},
-    "reward_model": _MASK | _PAIR,
+    **{role: _MASK | {name: told for name, (told, _, _) in pair.items()} for role, pair in _OF_PAIRS.items()},
 }
 """What may be mapped to an argument besides the fields of a batch."""
 
-PAIR: Final = frozenset(_PAIR)
+PAIR: Final = frozenset().union(*_OF_PAIRS.values())
 """What tells of the two candidates of a pair."""
 
 BEHIND: Final = frozenset({"next_values", "last_value", "values_with_last"})
@@ -60,6 +76,7 @@ def required_by(role: str, takes: frozenset[str]) -> frozenset[str]:
     found = set(takes)
     found |= {"next_values"} if "last_value" in takes else set()
     found |= {"values", "next_values"} if "values_with_last" in takes else set()
+    found |= {field for name, (_, field, _) in _OF_PAIRS.get(role, {}).items() if name in takes}
     return frozenset(found & _OPTIONAL[role])
 
 
@@ -68,8 +85,9 @@ def pseudo_fields(role: str, takes: frozenset[str], given: Given) -> dict[str, T
     found = {}
     if "mask" in takes:
         found["mask"] = given["valid"].to(next(iter(given.values())).dtype)
-    if takes & _PAIR.keys():
-        found["chosen"], found["rejected"] = given["scores"].unbind(-1)
+    for name, (_, field, place) in _OF_PAIRS.get(role, {}).items():
+        if name in takes:
+            found[name] = given[field][..., place]
     if "done" in takes:
         found["done"] = given["terminated"] | given["truncated"]
     if not (takes & BEHIND and "next_values" in given):

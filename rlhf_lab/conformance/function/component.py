@@ -24,7 +24,7 @@ from rlhf_lab.conformance.settings import alternatives
 from rlhf_lab.conformance.verification import TIME_LIMIT
 from rlhf_lab.conformance.views import view
 from rlhf_lab.errors import LabError, describe
-from rlhf_lab.types import Advantages, Loss, PolicyBatch, Scores, Trajectories, ValueBatch, clean
+from rlhf_lab.types import Advantages, Loss, PolicyBatch, Rankings, Scores, Trajectories, ValueBatch, clean
 
 __all__ = ["Wrapped", "from_function"]
 
@@ -35,14 +35,17 @@ _BASES: Final[Mapping[str, type[Component]]] = {
     "value": components.ValueObjective,
     "kl": components.KLEstimator,
     "controller": components.Controller,
+    "preference": components.PreferenceObjective,
     "reward_model": components.RewardObjective,
 }
 _WITH_GRADIENT: Final = {
     "objective": ("log_probs", "entropy"),
     "value": ("values",),
     "kl": ("log_probs",),
+    "preference": ("log_probs",),
     "reward_model": ("scores",),
 }
+_PER_ROW: Final = ("preference", "reward_model")  # whose losses are one number per row
 PROBES: Final = 20  # batches that show in which form the function takes them
 
 
@@ -80,6 +83,10 @@ def from_function(
     arguments = match(function, record, mapping or {})
     if layout == "row" and "group_ids" in arguments.takes(record):
         raise LabError(f"{function.__name__}: one row at a time cannot have group_ids; use --layout rows")
+    if record.role == "preference" and "desirable" in record.reads:
+        raise LabError(
+            f"{function.__name__}: a row's responses are labelled one by one; write a component for --as {implements}"
+        )
     try:
         return _Wrapping(function, record, arguments, layout, _reference(record, registry)).wrapped()
     except ValidationError as error:
@@ -119,7 +126,7 @@ class _Wrapping:
             self.limits,
             layout,
             trailing=2 if self.distributions else 0 if record.role == "controller" else 1,
-            drops_last_axis=self.distributions or record.role == "reward_model",
+            drops_last_axis=self.distributions or record.role in _PER_ROW,
         )
 
     def wrapped(self) -> Wrapped:
@@ -174,7 +181,7 @@ class _Wrapping:
     def _not_judged(self, parts: int) -> list[str]:
         """Return what the function is not judged by."""
         found = self.limits.told()
-        if self.takes & {"valid", "mask"} and self.record.role != "reward_model":
+        if self.takes & {"valid", "mask"} and self.record.role not in _PER_ROW:
             found.append("what it returns at steps that do not count")
         if self.record.role == "advantage" and parts == 1:
             found.append("returns: it gives advantages only")
@@ -197,8 +204,9 @@ class _Wrapping:
             "conventions": self.arguments.constants,
             "scope": self.scope,
         } | ({"distributions": self.distributions} if role == "kl" else {})
-        if role == "reward_model":
-            body["max_candidates"] = 2 if self.takes & PAIR else getattr(self.reference, "max_candidates", None)
+        if role in _PER_ROW:
+            reference: Any = self.reference and self.reference()
+            body["max_candidates"] = 2 if self.takes & PAIR else reference and reference.most_candidates()
         for parameter, default in self.parameters.items():
             info = self.reference.model_fields.get(self._field(parameter)) if self.reference else None
             kind, bounds = (type(default), []) if info is None else (info.annotation, info.metadata)
@@ -259,10 +267,11 @@ def _caller(role: str, ask: Callable[..., tuple[Tensor, ...]], own_returns: Call
     def controller(component: Component, coefficient: Tensor, observed: Tensor) -> Tensor:
         return ask(component, {"coefficient": coefficient, "observed": observed})[0]
 
-    def scores(component: Component, batch: Scores) -> Loss:
+    def row_loss(component: Component, batch: Rankings | Scores) -> Loss:
         given = _given(role, batch)
-        given.setdefault("valid", torch.ones_like(batch.scores, dtype=torch.bool))
-        given["scores"] = torch.where(given["valid"], given["scores"], given["scores"].detach())
+        live = _WITH_GRADIENT[role][0]
+        given.setdefault("valid", torch.ones_like(given[live], dtype=torch.bool))
+        given[live] = torch.where(given["valid"], given[live], given[live].detach())
         return Loss(ask(component, given)[0])
 
     callers: Mapping[str, Callable[..., Any]] = {
@@ -272,6 +281,7 @@ def _caller(role: str, ask: Callable[..., tuple[Tensor, ...]], own_returns: Call
         "value": loss,
         "kl": kl,
         "controller": controller,
-        "reward_model": scores,
+        "preference": row_loss,
+        "reward_model": row_loss,
     }
     return callers[role]

@@ -14,7 +14,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from rlhf_lab.batch import clean
 from rlhf_lab.conformance.function.batches import BEHIND, PAIR, Given, last_steps
 from rlhf_lab.conformance.strategies import consistent_next_values
 from rlhf_lab.types import Refused
@@ -75,10 +74,11 @@ class Limits:
         for limit in self._limits():
             at = limit.where({name: x for name, x in given.items() if x is not None})
             if "valid" in limit.mend:  # what stood at an invalid step is junk
+                plain = -1.0 if self.role == "preference" else 0.0  # as a log-probability too
                 given |= {
-                    name: clean(x, ~at)
+                    name: x.masked_fill(at, plain if x.is_floating_point() else 1)
                     for name, x in given.items()
-                    if isinstance(x, Tensor) and x.is_floating_point() and x.shape == at.shape
+                    if isinstance(x, Tensor) and x.dtype != torch.bool and x.shape == at.shape
                 }
             given |= {name: torch.where(at, torch.tensor(value), given[name]) for name, value in limit.mend.items()}
         if given.get("next_values") is not None and given.get("values") is not None:
@@ -92,7 +92,7 @@ class Limits:
         return told if self.role == "kl" and "old_log_probs" not in self.takes else ""
 
     def _limits(self) -> Iterator[_Limit]:
-        if self.role == "reward_model":
+        if self.role in ("preference", "reward_model"):
             yield from self._candidates()
         elif self.role not in ("kl", "controller") and not self.takes & {"valid", "mask"}:
             told = "steps that do not count: it takes neither valid nor mask"

@@ -45,6 +45,11 @@ def _log_two(subject: Subject, case: Rankings) -> None:
 def _counts_once(subject: Subject, case: Rankings) -> None:
     answer = subject(case)
     expect_equal(answer, {"weights": torch.ones_like(answer["weights"])}, note="for a row without a missing response")
+    if subject.component.most_candidates() == 2:
+        alone = torch.tensor([True, False]).expand_as(case.log_probs).contiguous()
+        found = subject(map_fields(case, lambda name, _, x: alone if name == "valid" else x))
+        due = {"weights": torch.zeros_like(answer["weights"]), "dL/dlog_probs": torch.zeros_like(case.log_probs)}
+        expect_equal(found, due, note="where the rejected response is missing")
 
 
 def _non_negative(subject: Subject, case: Rankings) -> None:
@@ -153,7 +158,10 @@ _ANCHORED: Final = "D'Oosterlinck et al. 2024, eq. 7 and 8"
 CLAIMS: list[Property] = [
     gradient_of_its_value("preference", "log_probs"),
     claim(
-        "every-row-counts-once", "a row without a missing response has weight 1", "contract of rlhf_lab", _counts_once
+        "every-row-counts-once",
+        "a row without a missing response has weight 1, a pair of which one is missing weight 0",
+        "contract of rlhf_lab",
+        _counts_once,
     ),
     claim("log-two-at-the-reference", "L = log 2 at π = π_ref: nobody is preferred yet", _RAFAILOV, _log_two),
     claim("non-negative", "L ≥ 0", _RAFAILOV, _non_negative, cases=None, share=0.5),

@@ -97,10 +97,11 @@ def _shifts(subject: Subject, case: Rankings) -> None:
 
 def _rejected_only(subject: Subject, case: Rankings) -> None:
     _divergence(case)
-    slope = subject.of(stop_gradient=True)(case)["dL/dtoken_kl"]
-    due = torch.stack([torch.zeros_like(slope[:, 0]), slope[:, 1].clamp(min=0)], dim=-1)
-    note = "of the chosen response, and none below 0 of the rejected one, with stop_gradient"
-    expect_equal({"dL/dtoken_kl": slope}, {"dL/dtoken_kl": due}, note=note)
+    answer = subject.of(stop_gradient=True)(case)
+    pull = subject.parameter("alpha", 0.5) * answer["dL/dlog_probs"][:, 1]
+    due = torch.stack([torch.zeros_like(pull), pull], dim=-1)
+    note = "= 0 of the chosen response, and alpha dL/dlog π of the rejected one, with stop_gradient"
+    expect_equal(answer, {"dL/dtoken_kl": due}, note=note)
 
 
 def _reads_tokens(component: Component) -> str | None:
@@ -153,7 +154,7 @@ CLAIMS: list[Property] = [
     ),
     claim(
         "only-rejected-divergence-pulls",
-        "with stop_gradient no gradient reaches D of the chosen response, and D of the rejected one is lowered",
+        "with stop_gradient dL/dD is 0 of the chosen response, and alpha dL/dlog π of the rejected one",
         _TDPO,
         _rejected_only,
         applies=about("token_kl"),
