@@ -110,7 +110,7 @@ def any_order(case: Scores, order: list[int]) -> Scores:
 
 def claim(id_: str, statement: str, reference: str, check: Callable[[Subject, Any], None], **options: Any) -> Property:
     """Return a claim on reward-model losses; its cases are ``rankings`` unless it says otherwise."""
-    chosen = {"cases": rankings, "share": 0.5, **options}
+    chosen = {"cases": rankings, "share": 0.25, **options}
     full = None if chosen["cases"] is None else _told_of_full(check, exactly=2 if chosen["cases"] is pairs else None)
     return Property(id_, "reward_model", statement, reference, True, answered(full or check), **chosen)
 

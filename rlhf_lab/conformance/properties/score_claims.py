@@ -133,7 +133,6 @@ CLAIMS: list[Property] = [
         _BRADLEY_TERRY,
         _log_two,
         cases=pairs,
-        share=0.25,
     ),
     claim(
         "log-odds-are-differences",

@@ -95,7 +95,6 @@ CLAIMS: list[Property] = [
         "a label between 0 and 1 gets the mean of what 0 and 1 get, weighed by it",
         _SOFT,
         _linear,
-        share=0.25,
         applies=lambda component: None if component.needs() & (_TARGETS | _CHANCE) else "it reads no probability",
     ),
     claim(
@@ -111,7 +110,6 @@ CLAIMS: list[Property] = [
         "g = 0 where the difference of scores (a score itself, for a target) is log(p / (1 − p)) of the label p",
         _SOFT,
         _logit_minimises,
-        share=0.25,
         applies=lambda component: None if component.needs() & (_TARGETS | _CHANCE) else "it reads no probability",
     ),
     claim(
@@ -127,7 +125,6 @@ CLAIMS: list[Property] = [
         "Hastie et al. 2009, section 2.4",
         _zero_at_targets,
         applies=about("targets"),
-        share=0.25,
     ),
     claim(
         "mean-target-minimises",
@@ -135,7 +132,6 @@ CLAIMS: list[Property] = [
         "Hastie et al. 2009, eq. 2.13",
         _mean_minimises,
         applies=about("targets"),
-        share=0.25,
     ),
     claim(
         "candidates-apart",

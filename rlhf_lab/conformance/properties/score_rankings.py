@@ -111,7 +111,7 @@ CLAIMS: list[Property] = [
         "Xia et al. 2008 (ListMLE)",
         _sorted_is_likeliest,
     ),
-    claim("orders-alike-at-equal-scores", "L = log K! at equal scores", _LUCE, _orders_alike, share=0.25),
+    claim("orders-alike-at-equal-scores", "L = log K! at equal scores", _LUCE, _orders_alike),
     claim(
         "best-then-the-rest",
         "L = −log softmax of the best + L of the others: a chain of choices of the best, not of the worst",
@@ -123,7 +123,6 @@ CLAIMS: list[Property] = [
         "a last candidate far behind changes nothing: its place is certain, and it is nobody's rival",
         _LUCE,
         _hopeless,
-        share=0.25,
     ),
     claim(
         "mean-over-pairs",
