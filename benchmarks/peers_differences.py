@@ -243,15 +243,13 @@ def _ipo(asker: _Asker) -> Difference:
         log_probs=torch.tensor([[1.0, -1.0]], dtype=torch.float64),
         ref_log_probs=torch.zeros(1, 2, dtype=torch.float64),
         lengths=torch.tensor([[2, 4]]),
+        valid=torch.ones(1, 2, dtype=torch.bool),
     )
-    asker.answers["Azar et al. 2023, eq. 17, β=0.1"] = f"{(2 - 1 / 0.2) ** 2:.5g}"
-    try:
-        loss = asker.registry.get("preference", "ipo@trl")()(case)  # type: ignore[operator]
-    except UnknownComponentError:
-        return asker.told("", "")
-    asker.answers["ipo@trl"] = f"{float(loss.values):.5g}"
+    asker.record("preference", "ipo", case, _row("L"))
+    asker.ask("preference", "ipo@trl", case, _row("L"))
     return asker.told(
-        "IPO of log-ratios 1 (two tokens) and −1 (four tokens)", "sums over tokens, or means: (0.5 + 0.25 − 5)² in TRL"
+        "IPO of log-ratios 1 (two tokens) and −1 (four tokens), β = 0.1",
+        "sums over tokens, or means: (0.5 + 0.25 − 5)² in TRL",
     )
 
 

@@ -56,6 +56,19 @@ _BETA: Final = Note(
     "beta becomes 2. Loss 0.223 = 1 · KL; its gradient by the logits should be π − π_old = (.3, −.3) and is (.6, "
     "−.6).",
 )
+_STEEP: Final = Note(
+    "edge",
+    "The exponential part overflows where the rejected response is far ahead, and infinity times its weight of 0 is "
+    "NaN: in float64 from a margin β h of about -709, in float32 from -89; a run that gets there loses its weights.",
+    "β = 1, τ = ½, a = 0, b = 8003: z = −8003, weight sigmoid(z/τ) = 0, e^8003 = inf, 0 · inf = NaN; the loss is 8003.",
+)
+_FORWARD: Final = Note(
+    "edge",
+    "Scores 1 − exp(−log(π/π_ref)) overflow where a response has become rare, in float64 from a log-ratio of about "
+    "-709, in float32 from -89; the alpha-divergence beside it holds its exponent, this one does not.",
+    "a = 0, b = −8003: score of the rejected 1 − e^8003 = −inf, margin inf, loss 0, and its gradient is "
+    "−sigmoid(−inf) · inf = 0 · inf = NaN; as the limit it is 0.",
+)
 
 NOTES: Final[dict[tuple[str, str], Note]] = {
     **{
@@ -90,6 +103,27 @@ NOTES: Final[dict[tuple[str, str], Note]] = {
         for name in ("ppo_clip@torchrl", "importance_weighted@torchrl")
     },
     **{("kl/kl_penalty@torchrl", law): _BETA for law in ("batch-rows-independent", "steps-independent", "runs-apart")},
+    **{
+        ("preference/discopop@trl", law): _STEEP
+        for law in (
+            "answers-every-batch",
+            "float32-agrees",
+            "padding-content-ignored",
+            "finite-at-extreme-log-probs",
+            "is-discopop",
+        )
+    },
+    **{
+        ("preference/f_dpo_forward@trl", law): _FORWARD
+        for law in ("answers-every-batch", "padding-content-ignored", "finite-at-extreme-log-probs")
+    },
+    ("preference/ipo@trl", "is-ipo"): Note(
+        "difference",
+        "TRL divides each log-ratio by its response's length, as its comment says, after a word with the paper's "
+        "authors; the paper's eq. 17, which is the record here, has sums over tokens. For responses of one token both "
+        "are the same.",
+        "π = π_ref, β = 1, lengths 1 and 2: L = (0 − ½)²; dL/dlog π(y_l) = −2 (−½) = 1 for sums, ½ for means.",
+    ),
     ("objective/cispo@torchrl", "is-cispo"): Note(
         "difference",
         "CISPOLoss does what its docstring says, −clip(ρ) A, differentiated through the clipped ratio; the paper "

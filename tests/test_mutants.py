@@ -24,6 +24,7 @@ EXAMPLES = {
     "kl": 80,
     "aggregation": 40,
     "controller": 40,
+    "preference": 12,
     "reward_model": 12,
 }
 

@@ -223,6 +223,9 @@ def test_aggregations_of_trl(alone: Callable[..., Registry], name: str, of_short
         ("ipo@trl", (0.5 + 0.25 - 5) ** 2),  # 1/2 and −1/4 a token; 1/(2β) = 5
         ("sppo@trl", (1 - 5) ** 2 + (-1 + 5) ** 2),
         ("apo_zero@trl", 1 - 1 / (1 + math.exp(-0.1)) + 1 / (1 + math.exp(0.1))),
+        ("bco_pair@trl", 2 * math.log(1 + math.exp(-0.1))),
+        ("dpo_norm@trl", math.log(1 + math.exp(-0.1 * 0.75))),
+        ("f_dpo_forward@trl", math.log(1 + math.exp(-0.1 * (math.e - 1 / math.e)))),  # 1 − 1/e and 1 − e
     ],
 )
 def test_preference_losses_of_trl(alone: Callable[..., Registry], name: str, loss: float) -> None:
@@ -234,11 +237,26 @@ def test_preference_losses_of_trl(alone: Callable[..., Registry], name: str, los
     assert found.tolist() == pytest.approx([loss]) and found.requires_grad
 
 
+def test_a_pair_with_a_missing_response_is_not_put_to_trl(alone: Callable[..., Registry]) -> None:
+    component = made(alone("trl"), "preference", "dpo@trl")
+    batch = Rankings(
+        torch.tensor([[-1.0, -2.0], [-1.0, math.nan]], dtype=torch.float64),
+        ref_log_probs=torch.tensor([[-1.0, -2.0], [-1.0, math.nan]], dtype=torch.float64),
+        valid=torch.tensor([[True, True], [True, False]]),
+    )
+    loss = component(batch)  # type: ignore[operator]
+    assert loss.weights.tolist() == [1.0, 0.0] and loss.values.tolist() == pytest.approx([math.log(2), 0.0])
+
+
 # Verification
 
 
 @pytest.mark.parametrize(
-    "name", ["advantage/gae@sb3", "advantage/v_trace@torchrl", "objective/ppo_clip@trl", "aggregation/token_mean@trl"]
+    "name",
+    [
+        *("advantage/gae@sb3", "advantage/v_trace@torchrl", "objective/ppo_clip@trl", "aggregation/token_mean@trl"),
+        *("preference/dpo@trl", "preference/ld_dpo@trl"),
+    ],
 )
 def test_sound_peers_hold_their_laws(alone: Callable[..., Registry], name: str) -> None:
     role, _, bare = name.partition("/")
@@ -284,7 +302,11 @@ def test_defaults_are_those_of_trl(alone: Callable[..., Registry]) -> None:
     from trl import DPOConfig, GRPOConfig, RLOOConfig
 
     configs = {"preference": DPOConfig, "rloo@trl": RLOOConfig}
-    ours_alone = {"cispo@trl": {"epsilon_high"}, "exo_pair@trl": {"label_smoothing"}}  # which TRL derives, or refuses
+    ours_alone = {
+        "cispo@trl": {"epsilon_high"},
+        "exo_pair@trl": {"label_smoothing"},
+        "ld_dpo@trl": {"ld_alpha"},
+    }  # which TRL derives, or refuses
     for cls in alone("trl").components():
         config = configs.get(cls.role) or configs.get(cls.name, GRPOConfig)
         theirs = {item.name: item.default for item in dataclasses.fields(config)}

@@ -35,17 +35,16 @@ REBUILT: Final = {  # code: the roles that have a mutant of it
     **dict.fromkeys(codes("K01 K02 K03 K03b K04 K08 K10 K12"), "kl"),
     **dict.fromkeys(codes("V02 V03 V04 V05 V06 V08"), "value"),
     **dict.fromkeys(codes("G01 G02 G04 G08 G09 G11 G12 G15 K14"), "aggregation"),
+    **dict.fromkeys(codes("D01 D02 D05 D05b D05c D07 D07b D10 D11 D12 D16"), "preference"),
     **dict.fromkeys(codes("D14 D20 D21 D22"), "reward_model"),
     "E05": "advantage",
 }
 
 _TOKENS: Final = "the language models: which tokens count, and log-probabilities of tokens"
-_PREFERENCE: Final = "role preference"
 
 LATER: Final = {  # code: what will cover it
     **dict.fromkeys(codes("T07 T08 T08b T09 T13 T14 T15 T16 T23 P12 E04"), _TOKENS),
     "T18": "the language models: reward models that read a score at a token",
-    **dict.fromkeys(codes("D01 D02 D05 D05b D05c D07 D07b D10 D11 D12 D16"), _PREFERENCE),
     "D30": "the language models: log 2 at the start of a whole run",
     **dict.fromkeys(codes("G05 G05b"), "executors: sums over ranks"),
 }

@@ -28,7 +28,7 @@ from rlhf_lab.conformance.definitions.responses import (
 __all__ = ["DEFINITIONS"]
 
 _SMOOTHED: Final = {"beta": 0.1, "label_smoothing": 0.1}
-_STRAIGHT: Final = 60.0  # where the exponentials of f_dpo go on as straight lines
+_RARE: Final = 60.0  # a response is so rare, its u below e^−60, that a loss may hold its reward
 
 
 def _even(loss: float, slope: float) -> Slopes:
@@ -91,15 +91,15 @@ def _f_dpo(row: Row, beta: float, divergence: str, alpha: float) -> Slopes:
 
 
 def _of_divergence(a: float, divergence: str, alpha: float) -> tuple[float, float]:
-    """Return f'(u) at u = e^a up to a number, and its derivative by a."""
+    """Return f'(u) at u = e^a up to a number, and its derivative by a; no numbers where those are too large."""
     if divergence == "reverse":
         return a, 1.0
     if divergence == "js":
         relative = coin(a)
         return -relative.heads_surprise, relative.tails
     order = alpha if divergence == "alpha" else 1.0
-    if -order * a > _STRAIGHT:
-        return (1 - math.exp(_STRAIGHT) * (1 - order * a - _STRAIGHT)) / order, math.exp(_STRAIGHT)
+    if -order * a > _RARE:
+        return math.nan, math.nan
     return (1 - math.exp(-order * a)) / order, math.exp(-order * a)
 
 
@@ -174,7 +174,7 @@ DEFINITIONS: list[Definition] = [
     record(
         "f_dpo",
         "L = −log σ(β (f'(e^a) − f'(e^b))), f' = log u (reverse), −1/u (forward), log(u/(1 + u)) (js) or "
-        "(1 − u^−alpha)/alpha, each e^x going on as its tangent at x = 60",
+        "(1 − u^−alpha)/alpha, where no power of u is above e^60",
         "Wang et al. 2023 (f-DPO), theorem 1 and table 1",
         by_row(_f_dpo),
         {**BETA, "divergence": "reverse", "alpha": 0.5},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -45,7 +45,8 @@ def _log_two(subject: Subject, case: Rankings) -> None:
 def _counts_once(subject: Subject, case: Rankings) -> None:
     answer = subject(case)
     expect_equal(answer, {"weights": torch.ones_like(answer["weights"])}, note="for a row without a missing response")
-    if subject.component.most_candidates() == 2:
+    component: Any = subject.component
+    if component.most_candidates() == 2:
         alone = torch.tensor([True, False]).expand_as(case.log_probs).contiguous()
         found = subject(map_fields(case, lambda name, _, x: alone if name == "valid" else x))
         due = {"weights": torch.zeros_like(answer["weights"]), "dL/dlog_probs": torch.zeros_like(case.log_probs)}

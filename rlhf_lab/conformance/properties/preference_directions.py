@@ -11,7 +11,14 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from rlhf_lab.conformance.properties.response_answers import FAR, at_ratios, at_the_reference, claim, ratios, with_policy
+from rlhf_lab.conformance.properties.response_answers import (
+    FAR,
+    at_ratios,
+    at_the_reference,
+    claim,
+    ratios,
+    with_policy,
+)
 from rlhf_lab.conformance.property import Property, about, expect_equal
 from rlhf_lab.conformance.subject import Subject
 from rlhf_lab.types import Rankings
