@@ -12,6 +12,7 @@ __all__ = [
     "BoundedFarAway",
     "Centred",
     "Halved",
+    "Lifted",
     "MixesRuns",
     "Overwritten",
     "PaddingFilled",
@@ -80,6 +81,17 @@ class Rounded(AdvantageNormalizer):
     def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages:
         x = advantages.advantages
         return Advantages(x.float().to(x.dtype), advantages.returns)
+
+
+class Lifted(AdvantageNormalizer):
+    """Adds a large number and takes it off again: right in float64, and a few digits in float32."""
+
+    name = "lifted"
+    scope = "step"
+
+    def __call__(self, batch: Trajectories, advantages: Advantages) -> Advantages:
+        x = advantages.advantages
+        return Advantages(((x + 1e8) - 1e8).masked_fill(~batch.valid, 0), advantages.returns)
 
 
 class BoundedFarAway(AdvantageNormalizer):
