@@ -58,11 +58,13 @@ def explain(
     """Take one advantage apart. Shows TD errors, the weight of every reward and value, boundaries, bootstrap."""
     from rlhf_lab.conformance import explain as take_apart
     from rlhf_lab.conformance.explanation_case import example_case, read_case
+    from rlhf_lab.conformance.taking_apart import refuse_other_roles
     from rlhf_lab.study.edit import component_of
 
     registry = open_registry(plugin)
     role, given = component_of(name, registry)
     component = registry.get(role, given.pop("name"))
+    refuse_other_roles(component)
     asked = example_case(component) if case is None else read_case(case, component, registry)
     instance = registry.create(role, {"name": component.name, **asked.parameters, **given})
     found = take_apart(instance, asked.batch, asked.row, asked.step)

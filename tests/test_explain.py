@@ -222,6 +222,7 @@ def test_the_command_reads_a_file_and_prints_json(command):
     ("arguments", "says"),
     [
         (["k1"], "'k1' is of role kl; only advantages can be taken apart"),
+        (["preference/dpo", "--case", "none.yaml"], "'dpo' is of role preference; only advantages can be taken apart"),
         (["gea"], "no component is called 'gea'"),
         (["gae", "--case", "none.yaml"], "cannot read none.yaml"),
         (["gae,lam=2"], "advantage.lam: Input should be less than or equal to 1"),

@@ -20,7 +20,7 @@ from rlhf_lab.conformance.views import view
 from rlhf_lab.errors import LabError
 from rlhf_lab.types import Trajectories
 
-__all__ = ["explain"]
+__all__ = ["explain", "refuse_other_roles"]
 
 SLOPE: Final = 1e-4  # how far to look where the estimator is not linear
 ROUNDING: Final = 1e-9
@@ -34,13 +34,18 @@ def explain(component: Component, batch: Trajectories, row: int, step: int) -> E
 
     Raises ``LabError`` where the component is no advantage estimator, or gives no answer.
     """
-    if component.role != "advantage":
-        raise LabError(f"{component.name!r} is of role {component.role}; only advantages can be taken apart")
+    refuse_other_roles(component)
     if not bool(batch.valid[row, step]):
         raise LabError(f"step {step} of row {row} does not count, so its advantage is 0 whatever happens")
     guard = Guard(TIME_LIMIT)
     with guard.installed():
         return _Apart(Subject(component, view("advantage"), guard), batch, row, step).explanation()
+
+
+def refuse_other_roles(component: Component | type[Component]) -> None:
+    """Raise ``LabError`` where the component is no advantage estimator."""
+    if component.role != "advantage":
+        raise LabError(f"{component.name!r} is of role {component.role}; only advantages can be taken apart")
 
 
 class _Apart:

@@ -19,7 +19,6 @@ from rlhf_lab.conformance.definitions.responses import (
     BETA,
     Slopes,
     coin,
-    comparison,
     log_ratios,
     record,
 )
@@ -29,22 +28,25 @@ __all__ = ["DEFINITIONS"]
 
 
 def _likelihood(batch: Rankings, beta: float, likelihood: Any) -> Mapping[str, Tensor]:
-    """Apply the definition of record of a reward model's likelihood to β times the log-ratio."""
-    if likelihood is None or likelihood.implements == "bradley_terry":
-        return candidatewise(comparison, field="log_probs")(batch, beta=beta)
-    if likelihood.implements is None:
+    """Apply the definition of record of a reward model's likelihood to β times the log-ratio.
+
+    That of a component without a choice of likelihoods is Plackett and Luce's, for pairs Bradley and Terry's.
+    """
+    name = "plackett_luce" if likelihood is None else likelihood.implements
+    if name is None:
         return {}
-    of = definition("reward_model", likelihood.implements)
+    of = definition("reward_model", name)
     assert batch.ref_log_probs is not None
     rewards = beta * (batch.log_probs.detach() - batch.ref_log_probs)
     labels = {name: getattr(batch, name) for name in ("valid", *of.reads)}
     found = dict(of.answer(Scores(rewards, **labels), **_parameters(likelihood, of)))
-    return {**found, "dL/dlog_probs": beta * found.pop("dL/dscores")}
+    return {"dL/dlog_probs": beta * found.pop("dL/dscores"), **found}
 
 
 def _parameters(component: Any, of: Definition) -> dict[str, Any]:
-    named = {name: component.conventions.get(name, name) for name in of.parameters}
-    return {name: getattr(component, str(own), of.parameters[name]) for name, own in named.items()}
+    """Return the parameters of a definition as a component has them."""
+    own = {name: name if component is None else component.conventions.get(name, name) for name in of.parameters}
+    return {name: getattr(component, str(own[name]), default) for name, default in of.parameters.items()}
 
 
 def _kto(batch: Rankings, beta: float, lam_d: float, lam_u: float) -> Mapping[str, Tensor]:
