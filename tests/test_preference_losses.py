@@ -236,6 +236,8 @@ def test_kto_by_hand() -> None:
     loss = KTO(beta=1.0, lam_d=3.0, lam_u=2.0)(labelled())
     assert loss.values.tolist() == pytest.approx([1.5, 2 / (1 + math.exp(2)), 2 / (1 + math.exp(-1))])
     assert loss.weights is not None and loss.weights.tolist() == [1.0, 1.0, 1.0]
+    assert loss.metrics["accuracy"].tolist() == [0.0, 1.0, 0.0]  # at z, below it and above it
+    assert loss.metrics["reference_point"].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_negative_reference_point_is_none() -> None:

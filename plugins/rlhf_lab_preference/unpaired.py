@@ -24,7 +24,8 @@ class KTO(PreferenceObjective):
     advises weights with lam_d n_d / (lam_u n_u) between 1 and 4/3, n the numbers of labels.
 
     The mean of z is over all valid responses of a run's minibatch, which is why the scope is ``batch``. A row's loss is
-    the mean over its valid responses and its weight is their number, so that every response counts once.
+    the mean over its valid responses and its weight is their number, so that every response counts once. Metrics:
+    ``reference_point`` z, and ``accuracy``, the share of responses on the side of z that their label asks for.
 
     Reads ``log_probs``, ``ref_log_probs``, ``mismatched_log_probs``, ``mismatched_ref_log_probs``, ``desirable``
     ``[*b,k]``; runs, if any, are the first of the leading axes.
@@ -62,10 +63,13 @@ class KTO(PreferenceObjective):
         if batch.desirable is None:
             raise BatchError("Rankings.desirable: this loss reads it, found None")
         valid = valid_of(batch)
-        gain = self.beta * (log_ratios(batch) - self._reference_point(batch, valid))
+        z = self._reference_point(batch, valid)
+        gain = self.beta * (log_ratios(batch) - z)
         values = torch.where(batch.desirable, self.lam_d * (-gain).sigmoid(), self.lam_u * gain.sigmoid())
+        right = torch.where(batch.desirable, gain > 0, gain < 0).to(gain.dtype)
         count = valid.sum(-1).to(values.dtype)
-        return Loss(total(clean(values, valid)) / count.clamp(min=1), weights=count)
+        loss, accuracy = (total(clean(x, valid)) / count.clamp(min=1) for x in (values, right))
+        return Loss(loss, count, {"accuracy": accuracy, "reference_point": z[..., 0].expand_as(loss)})
 
     @staticmethod
     def _reference_point(batch: Rankings, valid: Tensor) -> Tensor:

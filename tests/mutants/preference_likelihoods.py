@@ -89,10 +89,8 @@ _CPO: dict[str, Any] = {
     "no likelihood": lambda s, a, b, x: -logsigmoid(s.beta * (x.w - x.r)) + 0 * s.lam,
     "beta not read": lambda s, a, b, x: -logsigmoid(x.w - x.r) - s.lam * x.w,
     "weight on the preference": lambda s, a, b, x: -s.lam * logsigmoid(s.beta * (x.w - x.r)) - x.w,
-    "D11 swapped": lambda s, a, b, x: -logsigmoid(s.beta * (x.r - x.w)) - s.lam * x.w,
     "D14 log(1 + exp(-x))": lambda s, a, b, x: (1 + (-s.beta * (x.w - x.r)).exp()).log() - s.lam * x.w,
     "likelihood detached": lambda s, a, b, x: -logsigmoid(s.beta * (x.w - x.r)) - s.lam * x.w.detach(),
-    "overall sign": lambda s, a, b, x: logsigmoid(s.beta * (x.w - x.r)) + s.lam * x.w,
 }
 
 _SLIC: dict[str, Any] = {

@@ -101,13 +101,11 @@ _ROBUST: dict[str, Any] = {
     "D05c divided by 1 - e": lambda s, z, e: (-(1 - e) * logsigmoid(z) + e * logsigmoid(-z)) / (1 - e),
     "multiplied": lambda s, z, e: (-(1 - e) * logsigmoid(z) + e * logsigmoid(-z)) * (1 - 2 * e),
     "divided twice": lambda s, z, e: (-(1 - e) * logsigmoid(z) + e * logsigmoid(-z)) / (1 - 2 * e) ** 2,
-    "D11 swapped": lambda s, z, e: (-(1 - e) * logsigmoid(-z) + e * logsigmoid(z)) / (1 - 2 * e),
     "same sign twice": lambda s, z, e: (-(1 - e) * logsigmoid(z) + e * logsigmoid(z)) / (1 - 2 * e),
     "held above 0": lambda s, z, e: relu(-(1 - e) * logsigmoid(z) + e * logsigmoid(-z)) / (1 - 2 * e),
     "rates swapped": lambda s, z, e: (-e * logsigmoid(z) + (1 - e) * logsigmoid(-z)) / (1 - 2 * e),
     "correction detached": lambda s, z, e: (-(1 - e) * logsigmoid(z) + e * logsigmoid(-z).detach()) / (1 - 2 * e),
     "correction of the margin": lambda s, z, e: -logsigmoid(z / (1 - 2 * e)),
-    "overall sign": lambda s, z, e: ((1 - e) * logsigmoid(z) - e * logsigmoid(-z)) / (1 - 2 * e),
 }
 
 _EXO: dict[str, Any] = {
@@ -124,12 +122,6 @@ _EXO: dict[str, Any] = {
     ),
     "D14 logarithms of probabilities": lambda s, z, e: (
         z.sigmoid() * (z.sigmoid().log() - math.log(1 - e)) + (-z).sigmoid() * ((-z).sigmoid().log() - math.log(e))
-    ),
-    "D11 swapped": lambda s, z, e: (
-        (-z).sigmoid() * (logsigmoid(-z) - math.log(1 - e)) + z.sigmoid() * (logsigmoid(z) - math.log(e))
-    ),
-    "overall sign": lambda s, z, e: (
-        -z.sigmoid() * (logsigmoid(z) - math.log(1 - e)) - (-z).sigmoid() * (logsigmoid(-z) - math.log(e))
     ),
     "half of the divergence": lambda s, z, e: (
         0.5 * z.sigmoid() * (logsigmoid(z) - math.log(1 - e)) + 0.5 * (-z).sigmoid() * (logsigmoid(-z) - math.log(e))
@@ -175,10 +167,7 @@ _HINGE: dict[str, Any] = {
     "no hinge": lambda s, a, b, x: 1 - s.beta * (a - b),
     "smooth hinge": lambda s, a, b, x: -logsigmoid(s.beta * (a - b) - 1),
     "margin of 2": lambda s, a, b, x: relu(2 - s.beta * (a - b)),
-    "half": lambda s, a, b, x: 0.5 * relu(1 - s.beta * (a - b)),
-    "D11 swapped": lambda s, a, b, x: relu(1 + s.beta * (a - b)),
     "D12 reference dropped": lambda s, a, b, x: relu(1 - s.beta * (x.w - x.r)),
-    "overall sign": lambda s, a, b, x: -relu(1 - s.beta * (a - b)),
     "leaks beyond the margin": lambda s, a, b, x: torch.nn.functional.leaky_relu(1 - s.beta * (a - b), 0.01),
     "hinge on each response": lambda s, a, b, x: relu(0.5 - s.beta * a) + relu(0.5 + s.beta * b),
 }
@@ -194,8 +183,6 @@ _REWARD: dict[str, Any] = {
     "margin not read": lambda s, z, t: _coins(torch.ones_like(t), z),
     "sign of the margin": lambda s, z, t: _coins(-t, z),
     "twice the margin": lambda s, z, t: _coins(2 * t, z),
-    "overall sign": lambda s, z, t: -_coins(t, z),
-    "D11 swapped": lambda s, z, t: _coins(t, -z),
 }
 
 
@@ -210,9 +197,7 @@ _DISCOPOP: dict[str, Any] = {
     "gate times tau": lambda s, z: _gated(z * s.tau, z),
     "gate detached": lambda s, z: _gated((z / s.tau).detach(), z),
     "logistic alone": lambda s, z: -logsigmoid(z) + 0 * s.tau,
-    "overall sign": lambda s, z: -_gated(z / s.tau, z),
     "no gate": lambda s, z: 0.5 * (-logsigmoid(z)) + 0.5 * (-z.clamp(min=-80)).exp() + 0 * s.tau,
-    "D11 swapped": lambda s, z: _gated(-z / s.tau, -z),
 }
 
 
@@ -261,8 +246,6 @@ _NORM: dict[str, Any] = {
     "one token too many": lambda s, a, b, x: -logsigmoid(s.beta * (a / (x.n + 1) - b / (x.m + 1))),
     "reference not divided": lambda s, a, b, x: -logsigmoid(s.beta * (x.w / x.n - x.r / x.m - x.w0 + x.r0)),
     "D12 reference dropped": lambda s, a, b, x: -logsigmoid(s.beta * (x.w / x.n - x.r / x.m)),
-    "D11 swapped": lambda s, a, b, x: -logsigmoid(s.beta * (b / x.m - a / x.n)),
-    "overall sign": lambda s, a, b, x: logsigmoid(s.beta * (a / x.n - b / x.m)),
     "loss divided by length": lambda s, a, b, x: -logsigmoid(s.beta * (a - b)) / x.n,
 }
 
@@ -274,7 +257,6 @@ _PRICED: dict[str, Any] = {
     "price outside": lambda s, a, b, x: -logsigmoid(s.beta * (a - b)) - s.alpha * (x.n - x.m),
     "ratio of lengths": lambda s, a, b, x: -logsigmoid(s.beta * (a - b) + s.alpha * (x.n / x.m - 1)),
     "means as well": lambda s, a, b, x: -logsigmoid(s.beta * (a / x.n - b / x.m) + s.alpha * (x.n - x.m)),
-    "D11 swapped": lambda s, a, b, x: -logsigmoid(s.beta * (b - a) + s.alpha * (x.m - x.n)),
 }
 
 

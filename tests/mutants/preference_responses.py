@@ -28,9 +28,7 @@ _DPOP: dict[str, Any] = {
     "penalty on log-probabilities": lambda s, a, b, x: -logsigmoid(s.beta * (a - b - s.lam * relu(-x.w))),
     "weight of 50": lambda s, a, b, x: -logsigmoid(s.beta * (a - b - 50 * relu(-a))) + 0 * s.lam,
     "penalty on the margin": lambda s, a, b, x: -logsigmoid(s.beta * (a - b - s.lam * relu(b - a))),
-    "D11 swapped": lambda s, a, b, x: -logsigmoid(s.beta * (b - a - s.lam * relu(-a))),
     "D14 -log(sigmoid(x))": lambda s, a, b, x: -(s.beta * (a - b - s.lam * relu(-a))).sigmoid().log(),
-    "overall sign": lambda s, a, b, x: logsigmoid(s.beta * (a - b - s.lam * relu(-a))),
 }
 
 _SPPO: dict[str, Any] = {
@@ -42,8 +40,6 @@ _SPPO: dict[str, Any] = {
     "in units of beta": lambda s, a, b, x: _squares(s.beta * (a - s.half(x)), s.beta * (b + s.half(x))),
     "chosen one only": lambda s, a, b, x: (a - s.half(x)).square() + 0 * b,
     "D12 reference dropped": lambda s, a, b, x: _squares(x.w - s.half(x), x.r + s.half(x)),
-    "D11 swapped": lambda s, a, b, x: _squares(b - s.half(x), a + s.half(x)),
-    "overall sign": lambda s, a, b, x: -_squares(a - s.half(x), b + s.half(x)),
     "mean of both": lambda s, a, b, x: ((a - s.half(x)) + (b + s.half(x))).square() / 2,
     "targets of the probability": lambda s, a, b, x: _squares(a - s.chance(x) / s.beta, b + s.chance(x) / s.beta),
     "probability not read": lambda s, a, b, x: _squares(a - 0.5 / s.beta, b + 0.5 / s.beta),
@@ -68,12 +64,10 @@ _NCA: dict[str, Any] = {
     "noise of the rejected forgotten": lambda s, p, q: -logsigmoid(p) - 0.5 * logsigmoid(-p) + 0 * q,
     "signs of the noise": lambda s, p, q: -logsigmoid(p) - 0.5 * logsigmoid(p) - 0.5 * logsigmoid(q),
     "data term halved": lambda s, p, q: -0.5 * (logsigmoid(p) + logsigmoid(-p) + logsigmoid(-q)),
-    "D11 swapped": lambda s, p, q: -logsigmoid(q) - 0.5 * logsigmoid(-q) - 0.5 * logsigmoid(-p),
     "margin in place of the chosen one": lambda s, p, q: (
         -logsigmoid(p - q) - 0.5 * logsigmoid(-p) - 0.5 * logsigmoid(-q)
     ),
     "D14 -log(sigmoid(x))": lambda s, p, q: -p.sigmoid().log() - 0.5 * (-p).sigmoid().log() - 0.5 * logsigmoid(-q),
-    "overall sign": lambda s, p, q: logsigmoid(p) + 0.5 * logsigmoid(-p) + 0.5 * logsigmoid(-q),
     "rejected detached": lambda s, p, q: -logsigmoid(p) - 0.5 * logsigmoid(-p) - 0.5 * logsigmoid(-q.detach()),
     "classifier of bco": lambda s, p, q: -logsigmoid(p) - logsigmoid(-q),
 }
@@ -85,9 +79,7 @@ _BCO: dict[str, Any] = {
     "mean of both": lambda s, p, q: -0.5 * logsigmoid(p - s.shift) - 0.5 * logsigmoid(s.shift - q),
     "shift times beta": lambda s, p, q: -logsigmoid(p - s.beta * s.shift) - logsigmoid(s.beta * s.shift - q),
     "shift not read": lambda s, p, q: -logsigmoid(p) - logsigmoid(-q),
-    "D11 swapped": lambda s, p, q: -logsigmoid(q - s.shift) - logsigmoid(s.shift - p),
     "D14 log(1 + exp(x))": lambda s, p, q: -logsigmoid(p - s.shift) + (1 + (q - s.shift).exp()).log(),
-    "overall sign": lambda s, p, q: logsigmoid(p - s.shift) + logsigmoid(s.shift - q),
     "D10 margin of dpo": lambda s, p, q: -logsigmoid(p - q - s.shift),
 }
 
@@ -109,12 +101,10 @@ _APO_DOWN: dict[str, Any] = {
     "chosen up": lambda s, p, q: (-p).sigmoid() + (q - p).sigmoid(),
     "rejected alone": lambda s, p, q: p.sigmoid() + q.sigmoid(),
     "D10 rejected's own ratio": lambda s, p, q: p.sigmoid() + (-q).sigmoid(),
-    "D11 swapped": lambda s, p, q: q.sigmoid() + (p - q).sigmoid(),
     "margin the other way": lambda s, p, q: p.sigmoid() + (p - q).sigmoid(),
     "constant forgotten": lambda s, p, q: p.sigmoid() - (p - q).sigmoid(),
     "chosen detached in the margin": lambda s, p, q: p.sigmoid() + (q - p.detach()).sigmoid(),
     "logarithm of the margin": lambda s, p, q: p.sigmoid() - logsigmoid(p - q),
-    "overall sign": lambda s, p, q: -p.sigmoid() - (q - p).sigmoid(),
     "half": lambda s, p, q: 0.5 * p.sigmoid() + 0.5 * (q - p).sigmoid(),
 }
 
@@ -199,7 +189,6 @@ _WITH_SFT: dict[str, Any] = {
     "inside of the sigmoid": lambda s, a, b, x: -logsigmoid(s.beta * (a - b) + s.eta * s.beta * x.w),
     "imitation detached": lambda s, a, b, x: -logsigmoid(s.beta * (a - b)) - s.eta * s.beta * x.w.detach(),
     "weight not read": lambda s, a, b, x: -logsigmoid(s.beta * (a - b)) - 0.005 * s.beta * x.w,
-    "D11 swapped": lambda s, a, b, x: -logsigmoid(s.beta * (b - a)) - s.eta * s.beta * x.w,
 }
 
 MUTANTS: list[Mutant] = [

@@ -44,9 +44,7 @@ _TDPO: dict[str, Any] = {
     "rejected detached in place of the chosen": lambda s, h, d, e: (
         -logsigmoid(s.beta * (h - s.alpha * ((e.detach() if s.stop_gradient else e) - d - 0 * e)))
     ),
-    "D11 swapped": lambda s, h, d, e: -logsigmoid(s.beta * (-h - s.alpha * (e - d))),
     "D14 -log(sigmoid(x))": lambda s, h, d, e: -(s.beta * (h - s.alpha * (e - d))).sigmoid().log(),
-    "overall sign": lambda s, h, d, e: logsigmoid(s.beta * (h - s.alpha * (e - d))),
     "stop_gradient not read": lambda s, h, d, e: -logsigmoid(s.beta * (h - s.alpha * (e - d.detach()))),
     "no divergences": lambda s, h, d, e: -logsigmoid(s.beta * h) + 0 * (d + e),
 }
@@ -107,11 +105,8 @@ _WEIGHT: dict[str, Any] = {
 }
 
 _END: dict[str, Any] = {
-    "D11 swapped": lambda s, a, b: -logsigmoid(s.beta * (b - a)),
     "D14 -log(sigmoid(x))": lambda s, a, b: -(s.beta * (a - b)).sigmoid().log(),
-    "overall sign": lambda s, a, b: logsigmoid(s.beta * (a - b)),
     "beta not read": lambda s, a, b: -logsigmoid(a - b),
-    "half": lambda s, a, b: -0.5 * logsigmoid(s.beta * (a - b)),
 }
 
 
