@@ -350,10 +350,12 @@ def test_a_rare_response_pulls_with_bounded_force() -> None:
 # Words
 
 
-def test_pairs_refuse_longer_rankings() -> None:
+def test_pairs_refuse_other_rankings() -> None:
     batch = Rankings(torch.zeros(1, 3), ref_log_probs=torch.zeros(1, 3))
     with pytest.raises(Refused, match="a loss on pairs compares two responses, found 3 in one row"):
         DPO()(batch)
+    with pytest.raises(Refused, match="found rows of 1; give each prompt two"):
+        DPO()(Rankings(torch.zeros(1, 1), ref_log_probs=torch.zeros(1, 1)))
 
 
 @pytest.mark.parametrize("loss", [loss for loss in ALL if loss.needs()], ids=lambda loss: loss.name)

@@ -49,8 +49,10 @@ def pair_of(batch: Scores) -> Pair:
 def pair_in(x: Tensor, valid: Tensor | None) -> Pair:
     """Return what ``x [*b,k]`` says of the first and of the second valid candidate of each row.
 
-    Raises ``Refused`` where a row has three or more, since a loss on pairs says nothing of them.
+    Raises ``Refused`` where a row has three or more, or no room for two, since a loss on pairs says nothing of them.
     """
+    if x.shape[-1] < 2:
+        raise Refused(f"a loss on pairs compares two responses, found rows of {x.shape[-1]}; give each prompt two")
     if valid is None:
         if x.shape[-1] == 2:
             return Pair(x[..., 0], x[..., 1])
