@@ -32,7 +32,9 @@ def chosen(name: str | None, registry: Registry) -> tuple[list[type[Component]],
         return [component for role in VIEWS for component in _own(role, registry)], True
     role = name.removesuffix("/")
     roles = {*VIEWS, *registry.roles()}
-    known = {component.name for component in registry.components()} | {n for _, n, _ in registry.ambiguous()}
+    # A trainer may bear the name of a role, as reward_model does; only what can be verified makes it unclear.
+    known = {component.name for component in registry.components() if component.role in VIEWS}
+    known |= {claimed for its_role, claimed, _ in registry.ambiguous() if its_role in VIEWS}
     if role in roles and (role not in known or name.endswith("/")):
         view(role)
         if not registry.components(role) and not registry.ambiguous(role):

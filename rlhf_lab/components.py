@@ -9,7 +9,7 @@ Requirements this file meets:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, get_args
 
@@ -31,6 +31,8 @@ from rlhf_lab.types import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rlhf_lab.random import Streams
     from rlhf_lab.training.candidates import Candidates
     from rlhf_lab.training.protocols import Actor, BuiltEnvironment, Learner, Setup, Spaces
@@ -102,6 +104,10 @@ class Component(BaseModel):
     def needs(self) -> frozenset[str]:
         """Return the optional batch fields that this instance reads; override where that depends on parameters."""
         return type(self).requires
+
+    def files(self) -> Sequence[Path]:
+        """Return the files whose content it learns from or judges by; a run directory refuses to go on with others."""
+        return ()
 
     @classmethod
     def implementations(cls) -> Mapping[str, Callable[[], AbstractContextManager[None]]]:

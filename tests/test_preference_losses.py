@@ -354,7 +354,7 @@ def test_pairs_refuse_other_rankings() -> None:
     batch = Rankings(torch.zeros(1, 3), ref_log_probs=torch.zeros(1, 3))
     with pytest.raises(Refused, match="a loss on pairs compares two responses, found 3 in one row"):
         DPO()(batch)
-    with pytest.raises(Refused, match="found rows of 1; give each prompt two"):
+    with pytest.raises(Refused, match="found rows of 1; take one on single responses, such as sft or kto"):
         DPO()(Rankings(torch.zeros(1, 1), ref_log_probs=torch.zeros(1, 1)))
 
 

@@ -137,12 +137,14 @@ def test_a_run_s_bits_depend_on_nothing_else() -> None:
     check_bits(with_trainer(quantile=0.5, epochs=2, minibatch=20) | {"optimizer": "adam"})
 
 
+LISTWISE = {"name": "dpo", "likelihood": "plackett_luce"}  # a ranking of one says nothing
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (with_trainer(keep=4), "trainer.keep: 4 of 4 answers to a prompt are kept, so that nothing is rejected"),
     (with_trainer() | {"environment": ONE}, "trainer.keep: 1 of 1 answers to a prompt are kept"),
     (with_trainer(keep=1, quantile=0.5), "give one of keep, threshold and quantile, found keep and quantile"),
     (with_trainer(episodes=30), "30 episodes per collect .* are no multiple of 4"),
-    (WORLD | {"preference": "dpo"}, "preference 'dpo' gives every row weight 0"),
+    (WORLD | {"preference": "dpo"}, "preference 'dpo': a loss on pairs compares two responses, found rows of 1"),
+    (WORLD | {"preference": LISTWISE}, "preference 'dpo' gives every row weight 0"),
     (WORLD | {"preference": "kto"}, "preference: 'kto' needs desirable"),
     (WORLD | {"data": "sampled"}, "data: trainer 'rejection_sampling' does not use it"),
 ]

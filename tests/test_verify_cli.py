@@ -121,6 +121,13 @@ def test_a_component_that_cannot_be_verified_is_told_and_the_others_go_on(lab, m
     assert out.splitlines()[-1] == "1 component: 1 hold, 0 failed, 1 not verified"
 
 
+def test_a_role_is_meant_where_only_a_trainer_bears_its_name(lab, monkeypatch):
+    monkeypatch.setenv("RLHF_LAB_PLUGINS", "preference,trainers")
+    code, out, _ = lab("verify", "reward_model", "--only", "is-bradley-terry", "--only", "is-thurstone", *ONE)
+    assert code == 0
+    assert out.splitlines()[-1] == "2 components: 2 hold, 0 failed"
+
+
 def test_all_tells_of_plugins_and_names_that_are_not_served(lab, monkeypatch):
     monkeypatch.setenv("RLHF_LAB_PLUGINS", "bandit")
     Path("bad.py").write_text("import nothing_like_this", encoding="utf-8")

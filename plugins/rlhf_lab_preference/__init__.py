@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from rlhf_lab import hookimpl
 from rlhf_lab.components import Component
-from rlhf_lab_preference.anchored import BCO, DPOP, NCA, SPPO, APODown, APOZero
+from rlhf_lab_preference.anchored import APODown, APOZero
 from rlhf_lab_preference.bradley_terry import BradleyTerry, BradleyTerryCentred, BradleyTerryMargin, SoftBradleyTerry
 from rlhf_lab_preference.divergences import FDPO
+from rlhf_lab_preference.each_response import BCO, DPOP, NCA, SPPO
 from rlhf_lab_preference.file import PreferenceFile
+from rlhf_lab_preference.label_noise import EXO, CautiousDPO, RobustDPO
 from rlhf_lab_preference.likelihood import DPO
 from rlhf_lab_preference.listwise import ListNet, ListNetBest, PairwiseOfK
-from rlhf_lab_preference.pairwise import EXO, IPO, CautiousDPO, DiscoPOP, Hinge, RewardAwareRPO, RobustDPO
+from rlhf_lab_preference.pairwise import IPO, DiscoPOP, Hinge, RewardAwareRPO
 from rlhf_lab_preference.per_token import ORPO, RDPO, DPONorm, SimPO
 from rlhf_lab_preference.plackett_luce import PlackettLuce
 from rlhf_lab_preference.pointwise import PointwiseBCE, Regression

@@ -52,7 +52,10 @@ def pair_in(x: Tensor, valid: Tensor | None) -> Pair:
     Raises ``Refused`` where a row has three or more, or no room for two, since a loss on pairs says nothing of them.
     """
     if x.shape[-1] < 2:
-        raise Refused(f"a loss on pairs compares two responses, found rows of {x.shape[-1]}; give each prompt two")
+        raise Refused(
+            f"a loss on pairs compares two responses, found rows of {x.shape[-1]}; "
+            "take one on single responses, such as sft or kto"
+        )
     if valid is None:
         if x.shape[-1] == 2:
             return Pair(x[..., 0], x[..., 1])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 import torch
@@ -16,6 +18,7 @@ from rlhf_lab.components import PreferenceData
 from rlhf_lab.data.files import layout_of, read_rankings
 from rlhf_lab.data.forms import FormName, Layout
 from rlhf_lab.data.ranking import Ranking
+from rlhf_lab.data.sources import find_files
 from rlhf_lab.data.summary import Summary
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
@@ -57,6 +60,10 @@ class PreferenceFile(PreferenceData):
     def gives(self) -> frozenset[str]:
         """Return the labels that the columns of the first file give; nothing where no file is named."""
         return self._labels(layout_of(self.path, self.form)) if self.path else frozenset()
+
+    def files(self) -> Sequence[Path]:
+        """Return the files that are meant."""
+        return find_files(self.path)
 
     def _labels(self, layout: Layout) -> frozenset[str]:
         margins = {"margins"} if "margin" in layout.columns else set()
@@ -116,9 +123,15 @@ class PreferenceFile(PreferenceData):
         if refused:
             skipped.append(f"{len(refused):,} that the environment cannot read, as {refused[0]}")
         if skipped:
-            _log.warning("%s; skipped: %s", said, "; ".join(skipped))
+            _say(logging.WARNING, f"{said}; skipped: {'; '.join(skipped)}")
         else:
-            _log.info(said)
+            _say(logging.INFO, said)
+
+
+@cache
+def _say(level: int, message: str) -> None:
+    """Log a message once, though every arm of a study reads the same file, and the rehearsal of each before it runs."""
+    _log.log(level, message)
 
 
 def _chunks(rows: Iterator[Ranking]) -> Iterator[list[Ranking]]:

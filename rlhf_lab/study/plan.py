@@ -45,9 +45,9 @@ class Plan:
         return [arm.name for arm in self.arms]
 
     @property
-    def components(self) -> set[type[Component]]:
-        """The classes of all components that the arms use."""
-        return {component for stages in self.specs for spec, _ in stages for component in _components(spec)}
+    def components(self) -> list[Component]:
+        """All components that the arms use."""
+        return [component for stages in self.specs for spec, _ in stages for component in _components(spec)]
 
     def probe(self, chain: bool = False) -> None:
         """Build every arm once, so that what does not fit together is told before anything runs."""
@@ -124,10 +124,10 @@ def _spec(arm: Arm, stage: Stage, study: Study, registry: Registry, where: Posit
         raise LabError(str(error) if alone else f"arm {label(arm, stage)!r}:\n{error}") from None
 
 
-def _components(value: object) -> Iterator[type[Component]]:
-    """Find the classes of a spec's components, and of those that these hold."""
+def _components(value: object) -> Iterator[Component]:
+    """Find a spec's components, and those that these hold."""
     if isinstance(value, Component):
-        yield type(value)
+        yield value
     if isinstance(value, BaseModel):
         value = dict(value)
     for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():

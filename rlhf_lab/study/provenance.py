@@ -15,21 +15,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rlhf_lab.discovery import LOCAL
+from rlhf_lab.errors import LabError
 
 if TYPE_CHECKING:
     from rlhf_lab.components import Component
     from rlhf_lab.registry import Registry
 
-__all__ = ["changed_plugin", "provenance", "resumed"]
+__all__ = ["changed_file", "changed_plugin", "provenance", "resumed"]
 
 PACKAGES: Final = ("rlhf-lab", "torch", "numpy", "numba", "gymnasium", "pydantic", "pluggy")
 
 
 def provenance(
-    registry: Registry, components: Iterable[type[Component]], arms: list[str], seeds: list[int]
+    registry: Registry, components: Iterable[Component], arms: list[str], seeds: list[int]
 ) -> dict[str, Any]:
-    """Return versions, the plugins that ``components`` come from, hardware, arms and seeds as JSON data."""
-    plugins = {tuple(_plugin(registry, component).items()) for component in components}
+    """Return versions, the plugins and the files that ``components`` rest on, hardware, arms and seeds as JSON data."""
+    components = list(components)
+    plugins = {tuple(_plugin(registry, each).items()) for each in {type(component) for component in components}}
+    files = {path for component in components for path in component.files()}
     return {
         "arms": arms,
         "seeds": seeds,
@@ -39,6 +42,7 @@ def provenance(
         "processor": _processor(),
         "cores": os.cpu_count(),
         "plugins": [dict(plugin) for plugin in sorted(plugins)],
+        "files": [{"name": str(path), "sha256": _content(path)} for path in sorted(files)],
         "not_loaded": [f"{broken.source}: {broken.reason}" for broken in registry.broken],
     }
 
@@ -49,6 +53,12 @@ def changed_plugin(held: Mapping[str, Any], now: Mapping[str, Any]) -> str | Non
     changed = [after[state] for state in after if state not in before]
     changed += [before[state] for state in before if state not in after]
     return next(iter(changed), None)
+
+
+def changed_file(held: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return the name of a file that is read and was not read before with this content, if there is one."""
+    before = {file["sha256"] for file in held.get("files", ())}
+    return next((file["name"] for file in now.get("files", ()) if file["sha256"] not in before), None)
 
 
 def resumed(held: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,6 +94,14 @@ def _plugin(registry: Registry, component: type[Component]) -> dict[str, str]:
         return {"name": component.__module__, "distribution": LOCAL, "sha256": _digest(component)}
     known = {"name": origin.source, "distribution": origin.distribution}
     return known | ({"sha256": _digest(component)} if origin.distribution == LOCAL else {"version": origin.version})
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LabError(f"cannot read {path}: {error}") from None
 
 
 def _digest(component: type[Component]) -> str:

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rlhf_lab.errors import LabError
-from rlhf_lab.study.provenance import changed_plugin, resumed
+from rlhf_lab.study.provenance import changed_file, changed_plugin, resumed
 from rlhf_lab.study.results import ArmResult, Results, scored
 from rlhf_lab.study.schema import Study
 
@@ -55,7 +55,7 @@ class Store:
         """Create the directory, or go on in one whose arms are what this study would run; return its provenance.
 
         ``stages`` are the arms in order where each begins with the weights of the one before. Raises ``LabError`` where
-        the directory holds another study, or arms that another state of a plugin computed.
+        the directory holds another study, or arms that another state of a plugin or of a data file computed.
         """
         path, about = self.directory / "study.json", self.directory / "provenance.json"
         resolved = {"name": name, "stages": list(stages), "study": _plain(study)}
@@ -73,6 +73,11 @@ class Store:
                 raise LabError(
                     f"{self.directory} holds arms computed with plugin {changed!r} in another state (its source or "
                     "version differs). Choose another directory with --out, or remove this one"
+                )
+            if changed := changed_file(before, kept):
+                raise LabError(
+                    f"{self.directory} holds arms computed before {changed} had its present content. "
+                    "Choose another directory with --out, or remove this one"
                 )
             kept = resumed(before, kept)
         self._guard(lambda: self.arms.mkdir(parents=True, exist_ok=True))
