@@ -222,6 +222,14 @@ def test_a_study_that_leaves_figures_out_gets_a_learning_curve(learning_results:
         assert page.count("<svg") == 1 and "Exact return over steps" in page
 
 
+def test_a_curve_of_seeds_that_all_failed_says_so(learning_results: Make) -> None:
+    results = learning_results(seeds=2)
+    nowhere = {"exact_return": np.full((60, 2), nan)}
+    arms = tuple(replace(arm, curves=nowhere, failed=np.ones(2, dtype=bool)) for arm in results.arms)
+    results = with_figures(replace(results, arms=arms), {"kind": "curve", "y": "exact_return", "x": "episodes"})
+    assert "There is no line: every seed failed before a value was recorded." in report_html(results)
+
+
 def test_a_study_with_an_empty_list_of_figures_gets_none(learning_results: Make) -> None:
     results = with_figures(learning_results())
     for same in (results, results_from_json(results_to_json(results))):

@@ -195,7 +195,7 @@ def _scales(axes: Axes, figure: Figure, lines: list[Line]) -> None:
         (figure.x_log, axes.xaxis, [line.x for line in lines]),
         (figure.y_log, axes.yaxis, [line.y for line in lines]),
     ):
-        values = np.unique(np.concatenate(parts))
+        values = np.unique(np.concatenate([np.zeros(0), *parts]))
         values = values[np.isfinite(values)]
         magnitudes = np.abs(values[np.abs(values) > 1e-12 * np.abs(values).max(initial=0.0)])
         if not log or not len(magnitudes):
@@ -215,6 +215,8 @@ def _scales(axes: Axes, figure: Figure, lines: list[Line]) -> None:
 
 
 def _note(figure: Figure, lines: list[Line]) -> str:
+    if not lines:
+        return "There is no line: every seed failed before a value was recorded."
     if figure.kind == "frontier":
         swept = any(len(set(line.marks)) > 1 for line in lines)
         return "Lines join points in the order of the parameter that labels them." if swept else ""

@@ -34,7 +34,10 @@ class Line:
 
 
 def lines_of(results: Results, figure: Figure) -> list[Line]:
-    """Return the figure's lines; ``LabError`` where it names a metric, quantity or parameter that is not there."""
+    """Return the figure's lines; ``LabError`` where it names a metric, quantity or parameter that is not there.
+
+    A curve has no line of an arm whose seeds all failed before the first point.
+    """
     arms = results.matching(figure.arms)
     return {"curve": _curves, "sweep": _sweep, "frontier": _frontier}[figure.kind](results, figure, arms)
 
@@ -66,9 +69,10 @@ def _curves(results: Results, figure: Figure, arms: list[ArmResult]) -> list[Lin
     if not lines:
         metrics = {metric for arm in arms for metric in arm.curves}
         axes = {axis for arm in arms for axis in arm.x} | metrics
-        if figure.y in metrics and figure.x not in axes:
+        if figure.y not in metrics:
+            raise LabError(f"a figure shows {figure.y!r}, which no arm has recorded. {did_you_mean(figure.y, metrics)}")
+        if figure.x not in axes:
             raise LabError(f"a figure has x: {figure.x!r}, which is not recorded. {did_you_mean(figure.x, axes)}")
-        raise LabError(f"a figure shows {figure.y!r}, which no arm has recorded. {did_you_mean(figure.y, metrics)}")
     if figure.series is None and len(lines) > MOST_SERIES:
         lines = _along_a_scale(lines, arms)
     return lines
