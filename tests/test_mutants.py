@@ -24,7 +24,7 @@ EXAMPLES = {
     "normalizer": 24,
     "objective": 24,
     "value": 24,
-    "kl": 80,
+    "kl": 60,
     "aggregation": 40,
     "controller": 40,
     "preference": 12,
