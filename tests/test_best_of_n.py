@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import decimal
 import itertools
 import math
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -62,6 +64,39 @@ def test_rare_responses_keep_their_digits():
     # the best one has probability 1e-30: 1 - (1 - p)^n = n p, which 1 - 1 would lose
     probs = torch.tensor([1 - 1e-30, 1e-30], dtype=F64)
     assert float(best_of_n(probs, torch.tensor([0.0, 1.0]), 8)[1]) == pytest.approx(8e-30, rel=1e-12)
+
+
+def by_digits(probs: Tensor, n: int) -> list[float]:
+    """F^n - F⁻^n in 60 digits, of responses whose rewards grow."""
+    with decimal.localcontext() as context:
+        context.prec = 60
+        mass = [Decimal(p) for p in probs.tolist()]
+        powers = [(below / sum(mass)) ** n for below in (sum(mass[:i], Decimal(0)) for i in range(len(mass) + 1))]
+        return [float(high - low) for low, high in itertools.pairwise(powers)]
+
+
+@pytest.mark.parametrize("n", [10, 10**5, 10**10, 10**15])
+def test_it_stays_a_distribution_however_many_there_are(n):
+    # in a sum of 100 probabilities that ends at 1 + 2e-16 the last one's power would be exp(2e-16 n)
+    probs = torch.cat([drawn(90, 1).softmax(-1), 10.0 ** -torch.arange(7, 17, dtype=F64)])
+    probs /= probs.sum()
+    found = best_of_n(probs, torch.arange(100.0), n)
+    assert float(found.sum()) == pytest.approx(1, abs=1e-12)
+    assert found.tolist() == pytest.approx(by_digits(probs, n), rel=1e-11, abs=1e-300)
+
+
+def test_a_best_one_as_rare_as_one_in_n_is_found_with_1_less_1_over_e():
+    # 1 - (1 - 1/n)^n for n = 1e15, which is 1 - 1/e to 2e-16
+    probs = torch.tensor([0.3, 0.7 - 1e-15, 1e-15], dtype=F64)
+    found = best_of_n(probs, torch.tensor([0.0, 1.0, 2.0]), 1e15)
+    assert found.tolist() == pytest.approx([0, math.exp(-1), 1 - math.exp(-1)], rel=1e-14)
+
+
+def test_of_endlessly_many_the_best_is_always_among_them():
+    probs, reward = drawn(100, 1).softmax(-1), drawn(100, 2)
+    for n in (1e15, 1e308):
+        found = best_of_n(probs, reward, n)
+        assert float(found[reward.argmax()]) == 1 and float(found.sum()) == 1
 
 
 def test_the_kl_of_eight_even_responses_is_below_the_formula():
@@ -134,6 +169,8 @@ def test_what_makes_no_question_is_refused():
     even = torch.full((4,), 0.25, dtype=F64)
     with pytest.raises(WorldError, match="n: expected one response or more, found 0"):
         best_of_n(even, torch.zeros(4), 0)
+    with pytest.raises(WorldError, match="n: expected one response or more, found inf"):
+        best_of_n(even, torch.zeros(4), math.inf)
     with pytest.raises(WorldError, match=r"probs: expected shape \[\*b,3\], one probability per response of reward"):
         best_of_n(even, torch.zeros(3), 2)
     with pytest.raises(WorldError, match="probs: expected probabilities that sum to one over responses"):

@@ -7,12 +7,14 @@ answers, and the reward that chooses.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlhf_lab.worlds.checks import demand, rescaled
+from rlhf_lab.worlds.distributions import log
 
 __all__ = ["best_of_n", "kl_bound", "win_rate"]
 
@@ -26,13 +28,13 @@ def best_of_n(probs: Tensor, reward: Tensor, n: float) -> Tensor:
 
     Source: Beirami et al. 2024, "Theoretical guarantees on the best-of-n alignment policy", section 2.
     """
-    demand(n >= 1, "n", "one response or more", n)
+    _demand_some(n)
     probs = _checked(probs, reward, "probs")
-    at_most, equal = _distribution(probs, reward)
+    found = _distribution(probs, reward)
     # F^n - (F - g)^n of a group with mass g, without the difference's cancellation; a group without mass has none
-    share = (equal / at_most.where(equal > 0, 1)).clamp(max=1)
-    group = -torch.expm1(n * torch.log1p(-share)) * at_most**n
-    return group * probs / equal.where(equal > 0, 1)
+    share = (found.equal / found.at_most.where(found.equal > 0, 1)).clamp(max=1)
+    group = -torch.expm1(n * torch.log1p(-share)) * (n * found.log_at_most).exp()
+    return group * probs / found.equal.where(found.equal > 0, 1)
 
 
 def win_rate(probs: Tensor, others: Tensor, reward: Tensor) -> Tensor:
@@ -41,8 +43,8 @@ def win_rate(probs: Tensor, others: Tensor, reward: Tensor) -> Tensor:
     Of best-of-n against its own base it is n / (n + 1) where no two rewards are equal and every response is rare; with
     equal rewards, or few responses, it is less.
     """
-    at_most, equal = _distribution(_checked(others, reward, "others"), reward)
-    return (_checked(probs, reward, "probs") * (at_most - equal / 2)).sum(-1)
+    found = _distribution(_checked(others, reward, "others"), reward)
+    return (_checked(probs, reward, "probs") * (found.at_most - found.equal / 2)).sum(-1)
 
 
 def kl_bound(n: float) -> float:
@@ -51,7 +53,7 @@ def kl_bound(n: float) -> float:
     Source: Stiennon et al. 2020, "Learning to summarize from human feedback", as a formula; Beirami et al. 2024,
     theorem 3.1, as a bound.
     """
-    demand(n >= 1, "n", "one response or more", n)
+    _demand_some(n)
     return math.log(n) - (n - 1) / n
 
 
@@ -61,8 +63,20 @@ def _checked(probs: Tensor, reward: Tensor, name: str) -> Tensor:
     return rescaled(probs, name, "responses")
 
 
-def _distribution(probs: Tensor, reward: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the probabilities ``[*b,y]`` of a reward of at most r(y), and of one that equals r(y)."""
+class _Distribution(NamedTuple):
+    """The probabilities ``[*b,y]`` of a reward of at most r(y), its logarithm, and of a reward that equals r(y)."""
+
+    at_most: Tensor
+    log_at_most: Tensor
+    equal: Tensor
+
+
+def _distribution(probs: Tensor, reward: Tensor) -> _Distribution:
+    """Return how rewards are distributed, F to rounding near 0 and 1 - F to rounding near 1.
+
+    A power F^n is as good as n log F. Hence F is the sum of what is below where that is little, and elsewhere one less
+    the sum of what is above, which is exactly nothing at the best.
+    """
     shape = np.broadcast_shapes(probs.shape, reward.shape)
     probs, reward = probs.expand(shape), reward.to(torch.float64).expand(shape)
     order = reward.argsort(dim=-1, stable=True)
@@ -71,6 +85,15 @@ def _distribution(probs: Tensor, reward: Tensor) -> tuple[Tensor, Tensor]:
     new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
     group = new.cumsum(-1) - 1
     masses = torch.zeros_like(mass).scatter_add(-1, group, mass)
+    below = masses.cumsum(-1)
+    above = torch.zeros_like(masses)
+    above[..., :-1] = masses.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+    few = below < 0.5
+    at_most = torch.where(few, below, 1 - above)
+    log_at_most = torch.where(few, log(below), torch.log1p(-above.clamp(max=0.5)))
     back = order.argsort(dim=-1)
-    at_most, equal = (x.gather(-1, group).gather(-1, back) for x in (masses.cumsum(-1), masses))
-    return at_most, equal
+    return _Distribution(*(x.gather(-1, group).gather(-1, back) for x in (at_most, log_at_most, masses)))
+
+
+def _demand_some(n: float) -> None:
+    demand(1 <= n < math.inf, "n", "one response or more", n)
