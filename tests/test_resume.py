@@ -124,6 +124,21 @@ def test_a_finished_study_is_read_not_run(tmp_path, uninterrupted):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("arms/*")} == touched
 
 
+def test_a_resumed_study_writes_the_same_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
+
+    def interrupt(arm: str, number: int, total: int, fraction: float) -> None:
+        if fraction > 0.7:  # the first arm is finished, the second has a checkpoint
+            raise KeyboardInterrupt
+
+    rlhf_lab.compare(STUDY, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        rlhf_lab.compare(STUDY, out=tmp_path / "resumed", watch=interrupt)
+    rlhf_lab.compare(STUDY, out=tmp_path / "resumed")
+    for name in ("scores.csv", "curves.csv"):
+        assert (tmp_path / "resumed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_a_full_disk_keeps_what_was_finished(tmp_path, monkeypatch):
     save = store.save
 

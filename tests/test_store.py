@@ -7,6 +7,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ def test_a_finished_arm_is_read_back_as_it_was(store: Store) -> None:
         for key, array in getattr(due, name).items():
             np.testing.assert_array_equal(getattr(found, name)[key], array, strict=True)
     np.testing.assert_array_equal(found.failed, due.failed, strict=True)
+
+
+def test_metrics_and_axes_are_read_back_in_their_order(store: Store) -> None:
+    one = np.zeros((2, 2))
+    names = ["return", "accuracy", "kl"]
+    axes = ["steps", "episodes", "iteration"]
+    store.finish(replace(result(), curves=dict.fromkeys(names, one), x=dict.fromkeys(axes, one[0])))
+    found = store.result("a")
+    assert found is not None and [list(found.curves), list(found.x)] == [names, axes]
 
 
 def test_an_arm_that_is_not_there_is_none(store: Store) -> None:

@@ -165,7 +165,7 @@ class Store:
 
     def _write(self, path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) -> None:
         plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        text = {"json": json.dumps(meta, default=str)}
+        text = {"json": json.dumps(meta, default=str), "order": json.dumps(list(plain))}  # keys are sorted on the disk
         self._guard(lambda: _replace(path, save(plain, metadata=text)))
 
     def _read(self, path: Path) -> Checkpoint | None:
@@ -173,8 +173,8 @@ class Store:
             return None
         try:
             with safe_open(path, framework="numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-                return arrays, json.loads(file.metadata()["json"])
+                about = file.metadata()
+                return {name: file.get_tensor(name) for name in json.loads(about["order"])}, json.loads(about["json"])
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise LabError(f"{path} is damaged ({error}); remove it, and its arm runs anew") from None
 
