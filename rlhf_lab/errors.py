@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,9 @@ class MissingExtraError(LabError):
 
 _MOST_NAMES: Final = 60  # that a reader would look through
 _NEAREST: Final = 12
+_MOST_LINES: Final = 5  # that a reader would mend before looking again
+_BRANCH: Final = re.compile(r"(constrained-)?(int|float|str|bool)|(tuple|list|dict|literal|function-\w+)\[.*\]|\[key\]")
+_MOST_HINTS: Final = 4
 
 
 def did_you_mean(asked: str, possible: Iterable[str]) -> str:
@@ -29,8 +33,9 @@ def did_you_mean(asked: str, possible: Iterable[str]) -> str:
     names = sorted(set(possible))
     if not names:
         return "None is available."
-    close = difflib.get_close_matches(asked, names, n=1, cutoff=0.6)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
+    qualified = [name for name in names if asked in name.split("_")]  # where several papers share a name
+    close = qualified[:_MOST_HINTS] or difflib.get_close_matches(asked, names, n=1, cutoff=0.6)
+    hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
     if len(names) > _MOST_NAMES:
         nearest = difflib.get_close_matches(asked, names, n=_NEAREST, cutoff=0.0)
         return f"{hint}Possible are {len(names)} names, the nearest: {', '.join(nearest)}."
@@ -55,13 +60,22 @@ def describe(
     fields: Iterable[str] = (),
     where: Mapping[tuple[str, ...], str] | None = None,
 ) -> str:
-    """Return one line per error: place in the file, dotted path, what is wrong, what was given, what is possible."""
-    lines = []
+    """Return one line per error: place in the file, dotted path, what is wrong, what was given, what is possible.
+
+    Of several types that a value may have, the first one's complaint that reaches deepest counts; pydantic tells all.
+    """
+    found: dict[tuple[str, ...], str] = {}
     for item in error.errors(include_url=False):
-        keys = tuple(map(str, item["loc"]))
-        path = ".".join((*prefix, *keys))
-        lines.append(located(f"{path}: {complaint(item, fields)}" if path else complaint(item, fields), keys, where))
-    return "\n".join(lines)
+        keys = tuple(key for key in map(str, item["loc"]) if not _BRANCH.fullmatch(key))
+        found.setdefault(keys, complaint(item, fields))
+    above = {keys[:n] for keys in found for n in range(1, len(keys))}
+    lines = []
+    for keys, wrong in found.items():
+        if keys not in above:
+            path = ".".join((*prefix, *keys))
+            lines.append(located(f"{path}: {wrong}" if path else wrong, keys, where))
+    more = [f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
+    return "\n".join(lines[:_MOST_LINES] + more)
 
 
 def located(message: str, keys: tuple[str, ...], where: Mapping[tuple[str, ...], str] | None) -> str:

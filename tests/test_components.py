@@ -256,5 +256,32 @@ def test_all_errors_are_told_at_once() -> None:
     assert [line.split(":")[0] for line in found.splitlines()] == ["inner.lam", "inner.mode", "inner.x"]
 
 
+class Either(BaseModel):
+    """A value that may have several types."""
+
+    x: tuple[float, ...] | tuple[tuple[float, ...], ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (2, "x: Input should be a valid tuple, found 2"),
+        ([2, None], "x.1: Input should be a valid number, found None"),
+        ([[2, None]], "x.0.1: Input should be a valid number, found None"),
+    ],
+)
+def test_a_value_that_fits_none_of_several_types_is_told_by_its_place(x: Any, says: str) -> None:
+    assert complaints({"x": x}, Either).splitlines()[0] == says
+
+
+def test_each_place_is_told_once_whatever_the_types_that_it_might_have() -> None:
+    assert complaints({"x": [None, None]}, Either).count("found None") == 2
+
+
+def test_of_many_errors_the_first_are_told_and_the_others_counted() -> None:
+    found = complaints({f"x{i}": 1 for i in range(9)}).splitlines()
+    assert len(found) == 6 and found[-1] == "and 4 more"
+
+
 def test_a_key_that_is_no_text_is_refused() -> None:
     assert complaints({"inner": {"name": "inner", 1: 2}}) == "inner.1: Keys should be strings, found 1"
