@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from learning import trained
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.study.api import compare
@@ -42,6 +44,23 @@ def test_the_expected_reward_is_that_of_the_best_of_n_draws() -> None:
         expected = sum(map(max, tuples)) / len(tuples)
         assert uniform.arms[0].curves["exact_return"][point] == pytest.approx([expected] * 3, abs=1e-12)
     assert (np.diff(found.curves["exact_return"], axis=0) > 0).all()  # and grows with n, whatever the first policy
+
+
+@pytest.mark.parametrize(("growth", "iterations"), [(1e100, 5), (1.25, 3200)])
+def test_of_more_responses_than_floats_count_the_best_one_is_always_answered(growth: float, iterations: int) -> None:
+    # 1e100^3 = 1e300 and 1.25^3096 > 1e300, where n stays. Every answer is the best one: its KL to the uniform first
+    # policy is log 4, and it wins unless the other one is the best too, half of which counts: 1 - 1/8
+    spec = {**study({}, [])["spec"], "policy": {"name": "tabular_autoregressive", "precision": "float64"}}
+    found, metrics = trained(spec | {"trainer": {"name": "best_of_n", "growth": growth}}, iterations)
+    states = torch.arange(len(found.world.terminal)).expand(2, -1)
+    chosen = found.world.response_probs(found.actor.action_log_probs(states).exp())[:, 0]
+    assert chosen.flatten().tolist() == pytest.approx([0, 0, 1, 0] * 2, abs=1e-15)
+    log_n = np.minimum(np.log(growth) * np.arange(1, iterations + 1), 300 * np.log(10))
+    assert [float(x["log_n"][0]) for x in metrics] == pytest.approx(log_n)
+    last = {name: float(x[0]) for name, x in metrics[-1].items()}
+    assert last["kl_slack"] == pytest.approx(log_n[-1] - 1 - np.log(4))
+    assert last["win_slack"] == pytest.approx(1 / 8)
+    assert last["episodes"] == 1e300
 
 
 def test_the_laws_of_best_of_n_are_bounds_on_few_responses() -> None:

@@ -21,6 +21,7 @@ from rlhf_lab.worlds.sequences import SequenceWorld
 __all__ = ["BestOfN", "BestOfNLearner"]
 
 _LEAST: Final = -700.0  # log of a probability that float64 still tells from 0
+_MOST: Final = 1e300  # of so many responses the best one of all is among them, unless float64 hardly tells it from 0
 
 
 class BestOfN(Trainer):
@@ -28,7 +29,8 @@ class BestOfN(Trainer):
 
     Nothing is learned and nothing sampled: iteration i sets the policy to the exact distribution of the best of
     n = growth^i responses; where n is no whole number, it is the formula's value between two. Needs a policy that can
-    be every distribution, ``tabular_autoregressive``. ``steps`` count iterations and ``episodes`` are n.
+    be every distribution, ``tabular_autoregressive``. ``steps`` count iterations and ``episodes`` are n. At n = 1e300,
+    where nothing changes any more and floats end, n stays.
 
     Metrics: ``log_n``; ``kl_slack`` = log n - (n - 1) / n - KL(π_n || π) and ``win_slack`` = n / (n + 1) less the
     probability that π_n beats π, both averaged over prompts: the known laws are bounds, and equations where no two
@@ -80,7 +82,8 @@ class BestOfNLearner:
     def step(self, progress: float | Tensor) -> dict[str, Tensor]:
         """Let n grow once."""
         self.iteration += 1
-        n = self.options.growth**self.iteration
+        growth = self.options.growth
+        n = growth**self.iteration if self.iteration * math.log(growth) < math.log(_MOST) else _MOST
         base = self.base_log_probs.exp()
         probabilities = best_of_n(base, self.rewards, n)
         chosen = probabilities.log().clamp(min=_LEAST)
