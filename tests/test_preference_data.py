@@ -467,6 +467,22 @@ def test_data_that_do_not_fit_the_world_are_refused():
         make(Population(), large, reference)
 
 
+@pytest.mark.parametrize(
+    ("fields", "seeds", "says"),
+    [
+        # 32 bytes of each of 2 tokens and 48 more of each answer: 112
+        ({"rows": 200_000_000}, (3,), r"200,000,000 rows \(seeds at once: 1, answers per row: 2, .* 44.8 GB"),
+        ({"rows": 10**15, "form": "unpaired"}, (3,), "answers per row: 1, .* 112,000,000.0 GB"),
+        ({"rows": 10**7, "candidates": 4}, (1, 2, 3), "seeds at once: 3, answers per row: 4, .* 13.4 GB"),
+    ],
+)
+def test_data_that_do_not_fit_into_memory_are_refused_before_they_are_drawn(fields, seeds, says):
+    built, reference = small(seeds)
+    rest = "and sampled data may take 4 GB; lower rows or candidates, or run fewer seeds"
+    with pytest.raises(LabError, match=rf"data\.rows: {says}, {rest}"):
+        make(Sampled(**fields), built, reference, seeds)
+
+
 def test_other_environments_have_no_such_data():
     built = GaussianBandit().build(1, 1, Streams([0]))
     with pytest.raises(LabError, match="'sampled' is made from the rewards of the environment 'sequences'"):

@@ -395,8 +395,13 @@ def test_a_reward_that_nobody_has_learned_is_refused():
     [
         (None, {"reward.scores": torch.zeros(2, 2)}, r"learned_reward\.policy: name the policy"),
         (Mute(), {"reward.scores": torch.zeros(2, 2)}, "'mute' cannot score responses"),
-        (JudgePolicy(), {"reward.scores": torch.zeros(2, 3)}, "weights do not fit 'judge'"),
-        (JudgePolicy(), {"reward.other": torch.zeros(2, 2)}, "weights do not fit 'judge'"),
+        (
+            JudgePolicy(),
+            {"reward.scores": torch.zeros(2, 3)},
+            r"expected a reward model of policy 'judge', with the weights scores \[2\] per seed; the earlier stage's "
+            r"has scores \[3\]; name the policy of that stage, with its parameters$",
+        ),
+        (JudgePolicy(), {"reward.other": torch.zeros(2, 4, 2)}, r"the earlier stage's has other \[4, 2\]; name"),
     ],
 )
 def test_a_reward_model_that_does_not_fit_is_refused(policy, weights, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 import torch
@@ -98,10 +99,16 @@ class LearnedReward(ResponseReward):
             raise LabError(f"learned_reward.policy: {self.policy.name!r} cannot score responses; use another policy")
         try:
             actor.load_state_dict(task.learned)
-        except RuntimeError as error:
+        except RuntimeError:
             raise LabError(
-                f"learned_reward.policy: the earlier stage's weights do not fit {self.policy.name!r}; give both the "
-                f"same policy with the same parameters. {error}"
+                f"learned_reward.policy: expected a reward model of policy {self.policy.name!r}, with the weights "
+                f"{_described(actor.state_dict())} per seed; the earlier stage's has {_described(task.learned)}; name "
+                "the policy of that stage, with its parameters"
             ) from None
         with torch.no_grad():
             return actor.rewards(task.everything).double()
+
+
+def _described(weights: Mapping[str, Tensor]) -> str:
+    """Return names and shapes of one seed's weights in words."""
+    return ", ".join(f"{name} {list(x.shape[1:])}" for name, x in weights.items()) or "none"

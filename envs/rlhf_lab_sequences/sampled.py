@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import Final, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.training.candidates import Candidates
 from rlhf_lab.worlds.preferences import bradley_terry
@@ -17,7 +18,9 @@ from rlhf_lab_sequences.environment import BuiltSequences
 from rlhf_lab_sequences.responses import side_by_side
 from rlhf_lab_sequences.world_data import WorldData, typical_rewards
 
-__all__ = ["Sampled"]
+__all__ = ["MAX_BYTES", "Sampled"]
+
+MAX_BYTES: Final = 4 * 10**9
 
 
 class Sampled(WorldData):
@@ -34,6 +37,8 @@ class Sampled(WorldData):
 
     A share ``noise`` of the rows has its label turned round: a ranking is reversed, ties included, and "desirable"
     becomes "undesirable".
+
+    Raises ``LabError`` where the rows of all seeds would take more than about 4 GB.
     """
 
     name = "sampled"
@@ -56,6 +61,7 @@ class Sampled(WorldData):
 
     def make(self, environment: BuiltSequences, behaviour: Tensor, streams: Streams) -> Candidates:
         tree, count = environment.tree, behaviour.shape[1]
+        self._demand_memory(environment.runs, tree.length)
         self.demand_different(behaviour, self.width if self.distinct else 1)
         prompts = (streams["prompts"].uniforms(0, self.rows) * count).long()
         uniforms = streams["answers"].uniforms(0, self.rows, self.width)
@@ -72,6 +78,17 @@ class Sampled(WorldData):
             return side_by_side(tree, prompts, numbers, desirable=liked ^ turned)
         order, ranks = self._ranked(rewards, turned, streams)
         return side_by_side(tree, prompts, numbers.gather(-1, order), ranks=ranks)
+
+    def _demand_memory(self, runs: int, length: int) -> None:
+        """Raise ``LabError`` where the rows take too much memory, before they do."""
+        # measured while they are made, rounded up: some 16 bytes of a token, twice, and six numbers per answer
+        needed = runs * self.rows * self.width * (32 * length + 48)
+        if needed > MAX_BYTES:
+            raise LabError(
+                f"data.rows: {self.rows:,} rows (seeds at once: {runs}, answers per row: {self.width}, tokens per "
+                f"answer: {length}) would take about {needed / 1e9:,.1f} GB, and sampled data may take "
+                f"{MAX_BYTES / 1e9:g} GB; lower rows or candidates, or run fewer seeds"
+            )
 
     def _ranked(self, rewards: Tensor, turned: Tensor, streams: Streams) -> tuple[Tensor, Tensor | None]:
         """Return the order of the answers ``[runs, rows, k]``, best first, and their ranks where there may be ties."""
