@@ -479,7 +479,7 @@ def test_data_that_do_not_fit_the_world_are_refused():
 def test_data_that_do_not_fit_into_memory_are_refused_before_they_are_drawn(fields, seeds, says):
     built, reference = small(seeds)
     rest = "and sampled data may take 4 GB; lower rows or candidates, or run fewer seeds"
-    with pytest.raises(LabError, match=rf"data\.rows: {says}, {rest}"):
+    with pytest.raises(LabError, match=rf"data\.rows: .*{says}, {rest}"):
         make(Sampled(**fields), built, reference, seeds)
 
 
