@@ -428,6 +428,24 @@ def test_a_price_that_is_not_positive_is_refused(beta):
         world.objective(uniform, uniform, beta)
 
 
+@pytest.mark.parametrize(("scale", "reaches"), [(1.7e308, "inf"), (1e307, r"1e\+308"), (2e9, r"2e\+10")])
+def test_rewards_too_large_for_the_optimum_are_told_as_that(scale, reaches):
+    rewards = torch.zeros(2, 27, dtype=F64)
+    rewards[1, 3] = -scale
+    world = SequenceWorld(3, 3, rewards)
+    uniform = world.uniform_policy()
+    for ask in (world.log_partition, world.optimum):
+        with pytest.raises(WorldError, match=rf"too large for exp\(r / beta\): r / beta reaches {reaches}, and above"):
+            ask(uniform, 0.1)
+    assert world.expected_return(uniform).isfinite()  # which asks for no exponential
+
+
+def test_equal_rewards_as_large_as_allowed_leave_the_reference_as_it_is():
+    world = SequenceWorld(3, 3, torch.full((1, 27), 1e9, dtype=F64))
+    found = world.optimum(world.uniform_policy(), 0.1).response_probs
+    assert found.flatten().tolist() == pytest.approx([1 / 27] * 27, rel=2e-6)
+
+
 def test_enumeration_takes_one_world_and_one_policy():
     with pytest.raises(WorldError, match="takes one world and one policy"):
         make(runs=(2,)).enumerate(make().uniform_policy(), 3)

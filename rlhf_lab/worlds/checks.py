@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import torch
@@ -15,12 +16,14 @@ __all__ = [
     "demand",
     "demand_distribution",
     "demand_nowhere",
+    "demand_price",
     "is_mask",
     "rescaled",
 ]
 
 TABLE_TOLERANCE: Final = 1e-8
 _ROUNDING: Final = 1e-5  # a float32 softmax passes
+_LARGEST: Final = 1e10  # of r / β, beside which a float64 tells log-probabilities to 1e-6
 
 
 def demand(ok: bool, name: str, due: str, found: object) -> None:
@@ -42,6 +45,17 @@ def demand_distribution(x: Tensor, name: str, closed: Tensor | None = None) -> N
     demand_nowhere(off, name, "probabilities" if closed is None else "probabilities, 0 at terminal states")
     total = float(x.sum())
     demand(abs(total - 1) <= TABLE_TOLERANCE, name, "sum 1", total)
+
+
+def demand_price(beta: float, reward: Tensor | None = None) -> None:
+    """Raise ``WorldError`` unless ``beta`` is a price, and leaves exp(r / beta) of the ``reward`` in reach."""
+    demand(beta > 0 and math.isfinite(beta), "beta", "a number above 0, the price of the KL", beta)
+    largest = 0.0 if reward is None else float(reward.abs().amax()) / beta
+    if largest > _LARGEST:
+        raise WorldError(
+            f"reward: too large for exp(r / beta): r / beta reaches {largest:.3g}, and above {_LARGEST:g} "
+            "log-probabilities beside it are lost to rounding; lower the rewards' scale, or raise beta"
+        )
 
 
 def is_mask(x: Tensor, *shape: int) -> bool:

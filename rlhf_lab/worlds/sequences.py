@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.worlds.branches import Branches
-from rlhf_lab.worlds.checks import checked_policy, demand, demand_distribution, demand_nowhere
+from rlhf_lab.worlds.checks import checked_policy, demand, demand_distribution, demand_nowhere, demand_price
 from rlhf_lab.worlds.distributions import divergence, log
 from rlhf_lab.worlds.enumeration import enumerate_episodes
 from rlhf_lab.worlds.protocol import Enumeration, WorldError
@@ -62,7 +62,8 @@ class SequenceWorld:
     are tokens. The length-1 world is a bandit with an arm per token and a context per prompt. Everything is float64,
     undiscounted, and differentiable with respect to policies.
 
-    Raises ``WorldError`` where numbers or shapes make no world, for a policy that is none, and for β <= 0.
+    Raises ``WorldError`` where numbers or shapes make no world, for a policy that is none, and for β <= 0 or so small
+    that exp(r / β) cannot be told.
     """
 
     vocabulary: int
@@ -202,7 +203,7 @@ class SequenceWorld:
 
     def objective(self, policy: Tensor, reference: Tensor, beta: float) -> Tensor:
         """Return J(π) = E r - β KL(π || π_ref) ``[*b]``."""
-        _demand_beta(beta)
+        demand_price(beta)
         return self.expected_return(policy) - beta * self.kl(policy, reference)
 
     def objective_gap(self, policy: Tensor, reference: Tensor, beta: float) -> Tensor:
@@ -232,12 +233,8 @@ class SequenceWorld:
 
     def _tilted(self, reference: Tensor, beta: float) -> Tensor:
         """Return log π_ref(y|x) + r(x,y) / β ``[*b,x,y]``."""
-        _demand_beta(beta)
+        demand_price(beta, self.reward)
         return self.response_log_probs(reference) + self.reward / beta
 
     def _checked(self, policy: Tensor, name: str = "policy") -> Tensor:
         return checked_policy(policy, self.vocabulary, self.terminal, None, name)
-
-
-def _demand_beta(beta: float) -> None:
-    demand(beta > 0 and math.isfinite(beta), "beta", "a number above 0, the price of the KL", beta)
