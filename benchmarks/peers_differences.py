@@ -253,10 +253,26 @@ def _ipo(asker: _Asker) -> Difference:
     )
 
 
+def _simpo(asker: _Asker) -> Difference:
+    case = Rankings(
+        log_probs=torch.tensor([[-1.0, -4.0]], dtype=torch.float64),
+        lengths=torch.tensor([[1, 2]]),
+        valid=torch.ones(1, 2, dtype=torch.bool),
+    )
+    for parameters in ({}, {"beta": 0.1, "gamma": 0.5}):
+        asker.record("preference", "simpo", case, _row("L"), **parameters)
+    asker.ask("preference", "simpo@trl", case, _row("L"))
+    return asker.told(
+        "SimPO of log-probabilities −1 (one token) and −4 (two tokens), at the defaults",
+        "default β and γ: 2 and 1, or 0.1 and 0.5; the log-probability per token of the chosen response is held γ/β "
+        "above the other's, ½ or 5",
+    )
+
+
 _QUESTIONS: list[Callable[[_Asker], Difference]] = [
     *(_groups(1, 0, 0, 0), _groups(1), _groups(0, *[0.95] * 7)),
     *(_gap(0), _gap(100), _default_lambda),
     *(_cispo, _sequences, _penalised, _k3, _distributions),
     *(_lengths(1, 3), _lengths(1, 3, 0)),
-    _ipo,
+    *(_ipo, _simpo),
 ]

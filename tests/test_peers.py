@@ -20,7 +20,7 @@ from rlhf_lab.conformance.views import VIEWS, view
 from rlhf_lab.errors import LabError
 from rlhf_lab.listing import listed
 from rlhf_lab.registry import Registry, UnknownComponentError, load_plugins
-from rlhf_lab.types import PolicyBatch, Rankings, Refused, Trajectories
+from rlhf_lab.types import PolicyBatch, Rankings, Refused, Scores, Trajectories
 
 MODULES = {"sb3": "stable_baselines3", "torchrl": "torchrl", "trl": "trl"}
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -226,6 +226,7 @@ def test_aggregations_of_trl(alone: Callable[..., Registry], name: str, of_short
         ("bco_pair@trl", 2 * math.log(1 + math.exp(-0.1))),
         ("dpo_norm@trl", math.log(1 + math.exp(-0.1 * 0.75))),
         ("f_dpo_forward@trl", math.log(1 + math.exp(-0.1 * (math.e - 1 / math.e)))),  # 1 − 1/e and 1 − e
+        ("simpo@trl", math.log(1 + math.exp(-(0.1 * 0.75 - 0.5)))),  # the reference's log-probabilities are 0
     ],
 )
 def test_preference_losses_of_trl(alone: Callable[..., Registry], name: str, loss: float) -> None:
@@ -248,6 +249,78 @@ def test_a_pair_with_a_missing_response_is_not_put_to_trl(alone: Callable[..., R
     assert loss.weights.tolist() == [1.0, 0.0] and loss.values.tolist() == pytest.approx([math.log(2), 0.0])
 
 
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("kto@trl", sigmoid(-0.1 * (1 - 0.5)), sigmoid(0.1 * (-1 - 0.5))),  # z = (2 + 0 − ½) / 3 = ½
+        ("apo_zero_unpaired@trl", sigmoid(-0.1), sigmoid(-0.1)),
+    ],
+)
+def test_losses_on_labelled_responses_of_trl(
+    alone: Callable[..., Registry], name: str, good: float, bad: float
+) -> None:
+    """Log-ratios 1 (desirable) and −1 (not) in one row, 1 alone in the next, none in the last; β = 0.1."""
+    component = made(alone("trl"), "preference", name, desirable_weight=2.0)
+    ratios, mismatched = [[1.0, -1.0], [math.nan, 1.0], [0.0, 0.0]], [[2.0, 0.0], [math.nan, -0.5], [9.0, 9.0]]
+    log_probs = torch.tensor(ratios, dtype=torch.float64, requires_grad=True)
+    batch = Rankings(
+        log_probs,
+        ref_log_probs=torch.zeros_like(log_probs),
+        mismatched_log_probs=torch.tensor(mismatched, dtype=torch.float64),
+        mismatched_ref_log_probs=torch.zeros_like(log_probs),
+        desirable=torch.tensor([[True, False], [True, True], [True, False]]),
+        valid=torch.tensor([[True, True], [False, True], [False, False]]),
+    )
+    loss = component(batch)  # type: ignore[operator]
+    assert loss.weights.tolist() == [2.0, 1.0, 0.0] and loss.values.requires_grad
+    assert loss.values.tolist() == pytest.approx([(2 * good + bad) / 2, 2 * good, 0.0])
+
+
+def test_kto_of_trl_takes_no_negative_reference_point(alone: Callable[..., Registry]) -> None:
+    component = made(alone("trl"), "preference", "kto@trl")
+    one = torch.ones(1, 1, dtype=torch.float64)
+    batch = Rankings(
+        one,
+        ref_log_probs=0 * one,
+        mismatched_log_probs=-8 * one,
+        mismatched_ref_log_probs=0 * one,
+        desirable=one.bool(),
+    )
+    assert component(batch).values.tolist() == pytest.approx([sigmoid(-0.1)])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [
+        ("bradley_terry@trl", math.log(1 + math.exp(-1))),
+        ("bradley_terry_margin@trl", math.log(1 + math.exp(-0.5))),
+        ("bradley_terry_centred@trl", math.log(1 + math.exp(-1)) + 0.01 * 3**2),
+    ],
+)
+def test_losses_of_reward_models_of_trl(alone: Callable[..., Registry], name: str, loss: float) -> None:
+    """Scores 2 and 1, margin ½; then a response alone."""
+    component = made(alone("trl"), "reward_model", name)
+    scores = torch.tensor([[2.0, math.nan, 1.0], [2.0, 1.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    batch = Scores(
+        scores,
+        valid=torch.tensor([[True, False, True], [True, False, False]]),
+        margins=torch.tensor([0.5, 0.5], dtype=torch.float64),
+    )
+    found = component(batch)  # type: ignore[operator]
+    assert found.weights.tolist() == [1.0, 0.0] and found.values.requires_grad
+    assert found.values.tolist() == pytest.approx([loss, 0.0])
+
+
+def test_a_ranking_of_three_is_not_put_to_trl(alone: Callable[..., Registry]) -> None:
+    component = made(alone("trl"), "reward_model", "bradley_terry@trl")
+    with pytest.raises(Refused, match="more than two"):
+        component(Scores(torch.zeros(1, 3)))  # type: ignore[operator]
+
+
 # Verification
 
 
@@ -255,7 +328,8 @@ def test_a_pair_with_a_missing_response_is_not_put_to_trl(alone: Callable[..., R
     "name",
     [
         *("advantage/gae@sb3", "advantage/v_trace@torchrl", "objective/ppo_clip@trl", "aggregation/token_mean@trl"),
-        *("preference/dpo@trl", "preference/ld_dpo@trl"),
+        *("preference/dpo@trl", "preference/ld_dpo@trl", "preference/kto@trl", "preference/simpo@trl"),
+        *("reward_model/bradley_terry_margin@trl", "reward_model/bradley_terry_centred@trl"),
     ],
 )
 def test_sound_peers_hold_their_laws(alone: Callable[..., Registry], name: str) -> None:
@@ -297,18 +371,24 @@ def test_defaults_are_those_of_torchrl(alone: Callable[..., Registry]) -> None:
         assert ours == {name: found[name] for name in ours}
 
 
+@pytest.mark.filterwarnings("ignore:You are importing from 'trl.experimental'")
 def test_defaults_are_those_of_trl(alone: Callable[..., Registry]) -> None:
     pytest.importorskip("trl")
-    from trl import DPOConfig, GRPOConfig, RLOOConfig
+    from trl import DPOConfig, GRPOConfig, KTOConfig, RewardConfig, RLOOConfig
+    from trl.experimental.cpo import CPOConfig
 
-    configs = {"preference": DPOConfig, "rloo@trl": RLOOConfig}
+    configs = {
+        **{"preference": DPOConfig, "reward_model": RewardConfig, "rloo@trl": RLOOConfig, "simpo@trl": CPOConfig},
+        **{"kto@trl": KTOConfig, "apo_zero_unpaired@trl": KTOConfig},
+    }
     ours_alone = {
+        "bradley_terry_centred@trl": {"center_rewards_coefficient"},
         "cispo@trl": {"epsilon_high"},
         "exo_pair@trl": {"label_smoothing"},
         "ld_dpo@trl": {"ld_alpha"},
     }  # which TRL derives, or refuses
     for cls in alone("trl").components():
-        config = configs.get(cls.role) or configs.get(cls.name, GRPOConfig)
+        config = configs.get(cls.name) or configs.get(cls.role, GRPOConfig)
         theirs = {item.name: item.default for item in dataclasses.fields(config)}
         own = {name: x for name, x in dict(cls()).items() if name not in ours_alone.get(cls.name, set())}
         assert own == {name: theirs[name] for name in own}, cls.name

@@ -23,9 +23,15 @@ __all__ = ["advantages", "peer", "policy_trainer", "scoring_trainer", "token_los
 @cache
 def peer() -> Any:
     """Return TRL's trainer classes, as one namespace."""
-    from trl import DPOTrainer, GRPOTrainer, RLOOTrainer
+    from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RewardTrainer, RLOOTrainer
 
-    return SimpleNamespace(GRPOTrainer=GRPOTrainer, RLOOTrainer=RLOOTrainer, DPOTrainer=DPOTrainer)
+    return SimpleNamespace(
+        GRPOTrainer=GRPOTrainer,
+        RLOOTrainer=RLOOTrainer,
+        DPOTrainer=DPOTrainer,
+        KTOTrainer=KTOTrainer,
+        RewardTrainer=RewardTrainer,
+    )
 
 
 def trainer(**more: Any) -> SimpleNamespace:
