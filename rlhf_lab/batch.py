@@ -124,7 +124,7 @@ class Batch:
         """Refuse NaN and infinity where they would count."""
         if self._is_finite(name):
             return
-        value = getattr(self, name)
+        value = getattr(self, name).detach()
         bad = ~torch.isfinite(value)
         if where is not None:
             bad &= where

@@ -266,12 +266,14 @@ class Environment(Component):
     """A world to act in. ``provides`` names the optional batch fields that its trajectories carry.
 
     ``training_only`` names the fields that change what is collected or paid and leave the exact world as it is: arms
-    that differ in nothing else are judged in one table.
+    that differ in nothing else are judged in one table. In an ``undiscounted`` world the discount is 1 where a spec
+    leaves it out.
     """
 
     role = "environment"
     provides: ClassVar[frozenset[str]] = frozenset()
     training_only: ClassVar[frozenset[str]] = frozenset()
+    undiscounted: ClassVar[bool] = False
 
     def gives(self) -> frozenset[str]:
         """Return what this instance provides; override where that depends on parameters."""
@@ -367,11 +369,13 @@ class Slot:
     """A place for a component of one role: ``Annotated[RewardObjective, Slot("reward_model")] = BradleyTerry()``.
 
     Accepts a component, a name, or ``{"name": ..., **parameters}``; names are looked up in the registry that stands in
-    the validation context under ``"registry"``.
+    the validation context under ``"registry"``. ``others`` are components that verification puts there, too, beside
+    the default.
     """
 
-    def __init__(self, role: str) -> None:
+    def __init__(self, role: str, *others: Component) -> None:
         self.role = role
+        self.others = others
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         return core_schema.with_info_plain_validator_function(

@@ -118,7 +118,12 @@ class RunSpec(BaseModel):
     data: Annotated[PreferenceData, Slot("data")] | None = None
     preference: Annotated[PreferenceObjective, Slot("preference")] | None = None
     reward_model: Annotated[RewardObjective, Slot("reward_model")] | None = None
-    gamma: float = Field(default=0.99, ge=0, le=1, description="discount per step, for every component that has one")
+    gamma: float = Field(
+        default=0.99,
+        ge=0,
+        le=1,
+        description="discount per step, for every component that has one; left out, it is 1 in an undiscounted world",
+    )
     budget: Budget = Field(default=Budget(iterations=100), description="how long to train")
     record_every: int = Field(default=1, ge=1, description="iterations between recorded points")
     exact: ExactSettings = Field(default=ExactSettings(), description="settings of the exact measures")
@@ -144,8 +149,10 @@ def make_spec(data: Mapping[str, Any], registry: Registry, where: Positions | No
 
 def _spread_gamma(spec: RunSpec) -> tuple[RunSpec, list[str]]:
     """Give the spec's discount to every component that has not set its own; another one warns."""
-    changed: dict[str, Component] = {}
+    changed: dict[str, Any] = {}
     warnings = []
+    if spec.environment.undiscounted and "gamma" not in spec.model_fields_set:
+        spec = spec.model_copy(update={"gamma": 1.0})
     for role in DISCOUNTED:
         component = getattr(spec, role)
         if component is None or "gamma" not in type(component).model_fields:
@@ -157,6 +164,11 @@ def _spread_gamma(spec: RunSpec) -> tuple[RunSpec, list[str]]:
                 f"{role} {component.name!r} has gamma {component.gamma:g}, but the spec's is {spec.gamma:g}; "
                 "set gamma once, at the top of the spec, unless this is meant"
             )
+    if changed and spec.environment.undiscounted and spec.gamma != 1:
+        warnings.append(
+            f"gamma: is {spec.gamma:g}, but environment {spec.environment.name!r} is judged without discount; leave it "
+            "out, unless this is meant"
+        )
     return spec.model_copy(update=changed), warnings
 
 

@@ -232,6 +232,35 @@ def test_a_seed_that_diverges_is_frozen_and_the_others_go_on() -> None:
     assert metrics[-1]["loss"][0].isfinite()
 
 
+class Flat(PairLoss):
+    """Forgets that the policy is to learn."""
+
+    name = "flat"
+
+    def __call__(self, batch: Rankings) -> Loss:
+        return Loss(super().__call__(batch).values.detach())
+
+
+class Inverse(PairLoss):
+    """Counts rows less than nothing."""
+
+    name = "inverse"
+
+    def __call__(self, batch: Rankings) -> Loss:
+        values = super().__call__(batch).values
+        return Loss(values, -torch.ones_like(values))
+
+
+def test_a_loss_without_a_gradient_is_refused() -> None:
+    with pytest.raises(LabError, match="the loss has no gradient, so that there is nothing to learn by"):
+        trained(1, preference=Flat())
+
+
+def test_a_loss_with_negative_weights_is_refused() -> None:
+    with pytest.raises(LabError, match="preference 'inverse' gives a row a negative weight"):
+        learner(preference=Inverse())
+
+
 class Silent(NumberPolicy):
     """Builds an actor that knows no responses."""
 

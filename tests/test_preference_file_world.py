@@ -45,7 +45,8 @@ def learner(data: dict[str, Any], seeds: Sequence[int] = (0,), **changes: Any) -
     ("data", "changes"),
     [
         ({"candidates": 2}, {}),
-        ({"candidates": 3, "ties": 2.0}, {"preference": {"name": "dpo", "likelihood": "plackett_luce"}}),
+        ({"candidates": 3}, {"preference": {"name": "dpo", "likelihood": "plackett_luce"}}),
+        ({"candidates": 2, "ties": 2.0}, {"preference": {"name": "dpo", "likelihood": "davidson"}}),
         ({"form": "unpaired"}, {"preference": "kto"}),
     ],
 )
@@ -64,10 +65,10 @@ def test_what_a_world_has_drawn_is_the_same_from_a_file(data, changes):
         row: dict[str, Any] = {"prompt": str(int(prompt))}
         if desirable is not None:
             row |= {"completion": words[0], "label": bool(desirable[0])}
-        elif ranks is None:
+        elif ranks is None and len(words) == 2:
             row |= dict(zip(("chosen", "rejected"), words, strict=True))
         else:
-            row |= {"responses": words, "ranking": (ranks + 1).tolist()}
+            row |= {"responses": words, "ranking": [1, 2, 3] if ranks is None else (ranks + 1).tolist()}
         rows.append(row)
     read = learner({"name": "preference_file", "path": written(*rows)}, **changes)
     for name, x in drawn.data.inputs.items():
@@ -95,6 +96,21 @@ def test_a_spec_tells_what_a_file_does_not_give():
     data = {"name": "preference_file", "path": written(PAIR)}
     with pytest.raises(LabError, match=r"preference: 'kto' needs desirable, .*data 'preference_file'"):
         learner(data, preference="kto")
+
+
+def test_responses_of_other_rows_have_no_weight():
+    with pytest.raises(
+        LabError, match=r"data: has rows with weights, but preference 'kto' reads the responses of other"
+    ):
+        learner({"name": "population", "form": "unpaired"}, preference="kto")
+
+
+@pytest.mark.parametrize("preference", ["dpo", "sppo", {"name": "dpo", "likelihood": "plackett_luce"}])
+def test_a_tie_is_not_learned_as_a_preference(preference):
+    rows = [{"prompt": "0", "responses": ["c", "aaa"], "ranking": ranking} for ranking in ([1, 2], [1, 1])]
+    data = {"name": "preference_file", "path": written(*rows)}
+    with pytest.raises(LabError, match=r"row 1 .* holds nothing but a tie, and so do 0 others; preference '\w+' would"):
+        learner(data, preference=preference)
 
 
 def test_what_the_world_cannot_read_is_named_by_file_and_line():

@@ -376,7 +376,8 @@ def test_a_line_longer_than_memory_allows_is_named_and_stepped_over(monkeypatch)
 def test_utf16_is_refused_with_the_way_out(encoding):
     Path("data.jsonl").write_text(json.dumps(PAIR), encoding=encoding)
     assert said("data.jsonl") == (
-        "data.jsonl is UTF-16, and must be UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 data.jsonl > new.jsonl"
+        "data.jsonl is UTF-16, and must be UTF-8. Convert it: "
+        "iconv -f UTF-16 -t UTF-8 data.jsonl > data-converted.jsonl"
     )
 
 
@@ -410,7 +411,8 @@ def test_an_empty_parquet_file_is_refused():
 def test_a_json_array_is_refused_with_the_way_out():
     Path("data.json").write_text(json.dumps([PAIR], indent=1), encoding="utf-8")
     assert said("data.json") == (
-        "data.json is a JSON array, and must have one row a line. Convert it: jq -c '.[]' data.json > data.jsonl"
+        "data.json is a JSON array, and must have one row a line. Convert it: "
+        "jq -c '.[]' data.json > data-converted.jsonl"
     )
 
 

@@ -307,3 +307,21 @@ def test_equal_ranks_mean_nothing_to_losses_without_ties() -> None:
     tied, apart = (make(double([[1.0, 0.0]]), ranks=torch.tensor([ranks])) for ranks in ([0, 0], [0, 1]))
     for loss in (BradleyTerry(), PlackettLuce(), PairwiseOfK(), ListNetBest(), Thurstone()):
         assert torch.equal(loss(tied).values, loss(apart).values)
+
+
+def test_a_clear_win_keeps_its_digits_in_float32() -> None:
+    # L = log(1 + e^(-d/2) + e^(-d)) at nu = 1, d = 32: e^-16 = 1.12535e-7, of which a difference near 16 has no digit
+    loss = Davidson()(Scores(torch.tensor([[32.0, 0.0]]), ranks=torch.tensor([[0, 1]])))
+    assert loss.values.item() == pytest.approx(1.12535e-7, rel=1e-5)
+
+
+def test_any_threshold_has_its_ties() -> None:
+    # P(tie) = (θ² − 1) p q / ((p + θ q)(q + θ p)) -> 1 as θ grows, and θ² has no float at 1e200
+    loss = RaoKupper(theta=1e200)(Scores(torch.zeros(1, 2), ranks=torch.zeros(1, 2, dtype=torch.int64)))
+    assert loss.values.item() == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("loss", [PlackettLuce(), PairwiseOfK(), ListNetBest()], ids=lambda loss: loss.name)
+def test_rows_without_room_are_refused(loss: RewardObjective) -> None:
+    with pytest.raises(Refused, match="a row has no room for a response"):
+        loss(Scores(torch.zeros(2, 0)))

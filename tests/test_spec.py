@@ -359,6 +359,27 @@ def test_one_gamma_reaches_every_component_that_has_one(registry: Registry) -> N
     assert (spec.environment.gamma, spec.trainer.gamma, spec.advantage.gamma) == (0.5, 0.5, 0.5)
 
 
+class Undiscounted(World):
+    """Judged by what an episode pays in all."""
+
+    name = "undiscounted"
+    undiscounted = True
+
+
+def test_gamma_is_one_where_an_undiscounted_world_is_given_none(registry: Registry) -> None:
+    data = {**GOOD, "environment": Undiscounted(), "advantage": "gae", "trainer": {"name": "loop", "gamma": 0.5}}
+    assert make_spec(data, registry)[0].advantage.gamma == 1.0
+    assert made(registry, advantage="gae").advantage.gamma == 0.99
+
+
+def test_a_discount_in_an_undiscounted_world_warns(registry: Registry) -> None:
+    spec, warnings = make_spec({**GOOD, "environment": Undiscounted(), "gamma": 0.5}, registry)
+    assert spec.gamma == 0.5
+    assert warnings == [
+        "gamma: is 0.5, but environment 'undiscounted' is judged without discount; leave it out, unless this is meant"
+    ]
+
+
 def test_the_spread_gamma_leaves_other_parameters_alone(registry: Registry) -> None:
     assert made(registry, advantage={"name": "gae", "lam": 0.1}, gamma=0.5).advantage == Gae(lam=0.1, gamma=0.5)
 

@@ -2,6 +2,7 @@
 
 import random
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from rlhf_lab.conformance.report import for_json, show_case
 from rlhf_lab.conformance.search import draw
 from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry
-from rlhf_lab.types import Advantages, Loss, clean
+from rlhf_lab.types import Advantages, Loss, Rankings, clean
+from rlhf_lab_preference import DPO
 
 
 class Rewards(AdvantageEstimator):
@@ -350,3 +352,18 @@ def test_of_many_parameters_only_unusual_ones_are_shown():
 
 def test_json_gets_texts_for_numbers_that_it_does_not_know():
     assert for_json({"clip": float("inf"), "x": [1.5, None, True]}) == {"clip": "inf", "x": [1.5, None, True]}
+
+
+def test_what_a_slot_may_hold_besides_its_default_is_verified_too() -> None:
+    class OfPairs(DPO):
+        """Reads rankings of more than two from the worst to the best."""
+
+        name = "of_pairs"
+
+        def __call__(self, batch: Rankings) -> Loss:
+            turned = batch.log_probs.flip(-1) if batch.log_probs.shape[-1] > 2 else batch.log_probs
+            return super().__call__(replace(batch, log_probs=turned))
+
+    failed = {verdict.property.id for verdict in verify(OfPairs, examples=40) if verdict.status == "failed"}
+    assert failed >= {"is-dpo", "orders-sum-to-one"}
+    assert [verdict.status for verdict in verify(OfPairs(), examples=10, only=["is-dpo"])] == ["passed"]

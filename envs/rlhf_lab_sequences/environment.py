@@ -180,7 +180,7 @@ class Sequences(Environment):
     A step is a token and pays nothing, except the last one, which pays r(x,y). A response ends with the token ``eos``
     or at its full length. The world is known exactly: every response's probability, the KL to a reference, and the
     KL-regularised optimum π_ref exp(r/β)/Z at the price ``beta``. With ``proxy`` that reward is paid in training, while
-    the exact world still tells the true one. Undiscounted: use gamma 1.
+    the exact world still tells the true one. Nothing is discounted, and gamma is 1 where a spec leaves it out.
 
     Rewards are drawn per run from the run's own stream, so that every seed has its own problem. What is drawn in
     ``reward`` is drawn alike in ``proxy``: the same component there means the same numbers.
@@ -189,6 +189,7 @@ class Sequences(Environment):
     name = "sequences"
     provides = frozenset({"log_probs"})
     training_only = frozenset({"proxy", "responses"})
+    undiscounted = True
     vocabulary: int = Field(default=4, ge=2, description="number of tokens")
     length: int = Field(default=4, ge=1, description="most tokens of a response")
     prompts: int = Field(default=1, ge=1, description="number of prompts, equally frequent")

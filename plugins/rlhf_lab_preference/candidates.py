@@ -36,8 +36,10 @@ class Pair:
 
 
 def valid_of(batch: Scores | Rankings) -> Tensor:
-    """Return which candidates count, ``[*b,k]``; all of them where the batch does not say."""
+    """Return which candidates count, ``[*b,k]``; all of them where the batch does not say. Refuses rows without room."""
     like = batch.scores if isinstance(batch, Scores) else batch.log_probs
+    if not like.shape[-1]:
+        raise Refused("a row has no room for a response; give each prompt one at least")
     return torch.ones_like(like, dtype=torch.bool) if batch.valid is None else batch.valid
 
 

@@ -49,6 +49,7 @@ class FDPO(PreferenceObjective):
             "gradient-of-its-value",
             "log-two-at-the-reference",
             "non-negative",
+            "orders-sum-to-one",
             "rare-responses-keep-pulling",
             "reverse-is-dpo",
             "rewards-are-slopes-of-the-divergence",
@@ -62,7 +63,7 @@ class FDPO(PreferenceObjective):
     divergence: Literal["reverse", "forward", "js", "alpha"] = Field(
         default="reverse", description="which divergence; reverse is DPO's"
     )
-    alpha: float = Field(default=0.5, gt=0, le=1, description="order of the alpha-divergence")
+    alpha: float = Field(default=0.5, ge=1e-6, le=1, description="order of the alpha-divergence")
 
     def __call__(self, batch: Rankings) -> Loss:
         pair = pair_in(self._slope(log_ratios(batch)), batch.valid)

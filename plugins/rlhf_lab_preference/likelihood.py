@@ -13,6 +13,7 @@ from rlhf_lab.components import PreferenceObjective, RewardObjective, Slot
 from rlhf_lab.types import Loss, Rankings, Scores
 from rlhf_lab_preference.bradley_terry import BradleyTerry
 from rlhf_lab_preference.implicit import log_ratios
+from rlhf_lab_preference.plackett_luce import PlackettLuce
 
 __all__ = ["DPO"]
 
@@ -63,7 +64,7 @@ class DPO(PreferenceObjective):
     implements = "dpo"
     stacked = True
     beta: float = Field(default=0.1, gt=0, description="how dear it is to leave the reference policy")
-    likelihood: Annotated[RewardObjective, Slot("reward_model")] = Field(
+    likelihood: Annotated[RewardObjective, Slot("reward_model", PlackettLuce())] = Field(
         default=BradleyTerry(), description="how rewards make preferences; plackett_luce for rankings"
     )
 

@@ -135,7 +135,8 @@ class IterativeRPO(PreferenceObjective):
     ``L = −log σ(β h) − alpha log π(y_w)/|y_w|``,  ``h = log(π/π_ref)(y_w) − log(π/π_ref)(y_l)``
 
     Three papers call their loss RPO; this is that of iterative reasoning preference optimisation. ``rpo_sft`` and
-    ``rpo_reward_aware`` are the others. The paper counts the tokens of the prompt in the length too.
+    ``rpo_reward_aware`` are the others. Versions of the paper differ in where alpha stands; here, as in the last one
+    and in TRL, it is on the supervised term.
 
     Reads ``log_probs``, ``ref_log_probs``, ``lengths`` ``[*b,2]``.
 

@@ -60,7 +60,7 @@ class RaoKupper(RewardObjective):
         win = -logsigmoid(pair.difference - math.log(self.theta))
         lose = -logsigmoid(-pair.difference - math.log(self.theta))
         # where theta is 1 nothing is tied, and any number will do
-        room = math.log(self.theta**2 - 1) if self.theta > 1 else 0.0
+        room = 2 * math.log(self.theta) + math.log1p(-(self.theta**-2)) if self.theta > 1 else 0.0  # log(θ² − 1)
         return pair_loss(win + tied.to(win.dtype) * (lose - room), pair)
 
 
@@ -108,8 +108,9 @@ class Davidson(RewardObjective):
         log_nu = math.log(self.nu) if self.nu > 0 else -math.inf
         half = 0.5 * pair.difference
         third = torch.full_like(half, log_nu)
-        whole = torch.logsumexp(torch.stack([half, -half, third]), dim=0)  # of e^{d/2}, e^{−d/2} and nu
-        return pair_loss(whole - torch.where(tied, third, half), pair)
+        # log Z less an outcome's own exponent is −log σ of its log-odds; as a difference it would lose its digits
+        own, others = torch.where(tied, third, half), torch.where(tied, half, third)
+        return pair_loss(-logsigmoid(own - torch.logaddexp(-half, others)), pair)
 
 
 def _tied(batch: Scores, pair: Pair, *, possible: bool) -> Tensor:

@@ -23,8 +23,9 @@ class KTO(PreferenceObjective):
     estimates KL(π ‖ π_ref) and carries no gradient. A response far on either side of z teaches nothing more. The paper
     advises weights with lam_d n_d / (lam_u n_u) between 1 and 4/3, n the numbers of labels.
 
-    The mean of z is over all valid responses of a run's minibatch, which is why the scope is ``batch``. A row's loss is
-    the mean over its valid responses and its weight is their number, so that every response counts once. Metrics:
+    The mean of z is over all valid responses of a run's minibatch, which is why the scope is ``batch``; data whose rows
+    have weights, as ``population``, are refused, since no weight of a row tells that of a mismatched pair. A row's loss
+    is the mean over its valid responses and its weight is their number, so that every response counts once. Metrics:
     ``reference_point`` z, and ``accuracy``, the share of responses on the side of z that their label asks for.
 
     Reads ``log_probs``, ``ref_log_probs``, ``mismatched_log_probs``, ``mismatched_ref_log_probs``, ``desirable``

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from rlhf_lab.batch import true_somewhere
 from rlhf_lab.calling import apply, restrict
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
@@ -58,6 +59,11 @@ class ItemLoss:
 
     def _called(self, batch: Items) -> Loss:
         loss: Loss = apply(self.objective, restrict(batch, self.objective))
+        if loss.weights is not None and true_somewhere(loss.weights < 0):
+            raise LabError(
+                f"{self.objective.role} {self.objective.name!r} gives a row a negative weight; weights say how much a "
+                "row counts, so turn the sign of its value instead"
+            )
         return loss
 
     def move_on(self, metrics: Mapping[str, Tensor], moving: Tensor) -> None:

@@ -15,9 +15,9 @@ __all__ = ["SGD", "Adam"]
 class _Torch(Optimizer):
     """What both share: two learning rates and a schedule."""
 
-    lr: float = Field(default=1e-3, gt=0, description="learning rate")
+    lr: float = Field(default=1e-3, gt=0, le=1e30, description="learning rate")
     critic_lr: float | None = Field(
-        default=None, gt=0, description="learning rate of the critic's weights; default: lr"
+        default=None, gt=0, le=1e30, description="learning rate of the critic's weights; default: lr"
     )
     schedule: Literal["constant", "linear"] = Field(
         default="constant", description="constant, or falling in a straight line to 0 at the end of the budget"

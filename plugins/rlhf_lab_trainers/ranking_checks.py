@@ -36,7 +36,9 @@ def check_data(candidates: Candidates, objective: Any, seeds: tuple[int, ...]) -
     """Raise ``LabError`` for data that the objective cannot learn from; it names the seed and the row, from 0.
 
     That is: no row, more responses than the objective takes, a row without a response, a response without a token, a
-    label or weight that is not finite, a negative weight, no weight at all, and labels of one class only.
+    label or weight that is not finite, a negative weight, no weight at all, labels of one class only, rows of ties that
+    the objective does not read, and weights or rows of several lengths where a row is compared with another row's
+    responses.
     """
     who = f"{objective.role} {objective.name!r}"
     _, rows, k = candidates.lengths.shape
@@ -59,6 +61,25 @@ def check_data(candidates: Candidates, objective: Any, seeds: tuple[int, ...]) -
     if candidates.weights is not None:
         _refuse(candidates.weights < 0, seeds, "has a negative weight; weights say how much a row counts")
         _refuse((candidates.weights.sum(1) <= 0)[:, None], seeds, "and all others have weight 0; nothing counts")
+    if candidates.ranks is not None and not objective.needs() & {"ranks", "desirable", "targets"}:
+        first = candidates.ranks.masked_fill(~valid, torch.iinfo(torch.int64).max).amin(-1, keepdim=True)
+        tied = ((candidates.ranks == first) | ~valid).all(-1) & (valid.sum(-1) > 1)
+        _refuse(
+            tied if candidates.weights is None else tied & (candidates.weights > 0),
+            seeds,
+            f"holds nothing but a tie, and so do {int(tied[0].sum()) - 1} others; {who} would learn the order in which "
+            "responses stand. Leave ties out, or take rao_kupper or davidson, which read them, as reward_model or as "
+            "dpo's likelihood",
+        )
+    if any(name.startswith("mismatched") for name in objective.needs()):
+        if candidates.weights is not None:
+            raise LabError(
+                f"data: has rows with weights, but {who} reads the responses of other rows, and a weight says nothing "
+                "of a pair of rows; take rows that count equally, such as data: sampled"
+            )
+        _refuse(
+            ~valid, seeds, f"has fewer responses than others; {who} reads those of other rows, so give equally many"
+        )
     if candidates.desirable is not None and "desirable" in objective.needs():
         for kind, label in (("desirable", candidates.desirable), ("undesirable", ~candidates.desirable)):
             lacking = ~(valid & label).flatten(1).any(1)

@@ -66,13 +66,10 @@ def _bound(extra: Any) -> bool:
 def settings_of(component: type[Component]) -> st.SearchStrategy[dict[str, Any]]:
     """Return a strategy of hyper-parameters that the class accepts; the defaults are among them.
 
-    A component in a ``Slot`` keeps its class and default.
+    In a ``Slot`` stand its default and the others that it names, with their own defaults.
     """
     parts = {
-        name: st.just(info.get_default(call_default_factory=True))
-        if any(isinstance(extra, Slot) for extra in info.metadata)
-        else st.sampled_from(alternatives(info))
-        for name, info in component.model_fields.items()
+        name: st.sampled_from(_of_slot(info) or alternatives(info)) for name, info in component.model_fields.items()
     }
 
     def accepted(values: dict[str, Any]) -> bool:
@@ -84,6 +81,11 @@ def settings_of(component: type[Component]) -> st.SearchStrategy[dict[str, Any]]
 
     defaults = {name: info.get_default(call_default_factory=True) for name, info in component.model_fields.items()}
     return st.one_of(st.fixed_dictionaries(parts).filter(accepted), st.just(defaults)) if parts else st.just({})
+
+
+def _of_slot(info: FieldInfo) -> list[Any]:
+    slots = [extra for extra in info.metadata if isinstance(extra, Slot)]
+    return [info.get_default(call_default_factory=True), *slots[0].others] if slots else []
 
 
 def _kinds(annotation: Any) -> list[Any]:

@@ -44,6 +44,7 @@ class View:
     role: str
     call: Callable[[Component, Any], Answer]
     cases: Callable[[Component, frozenset[str]], Any]  # the role's own strategy, with these optional fields
+    takes: Callable[[Component], float] = lambda component: 0.0  # how large a case may be, where settings differ in it
 
 
 class Subject:

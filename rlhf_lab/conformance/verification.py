@@ -24,6 +24,7 @@ __all__ = ["Verification", "claims_of_role", "properties_for", "verify"]
 
 TIME_LIMIT: Final = 10.0  # seconds for one call of a component on a tiny batch; compiling is part of a first call
 SHRINK_CALLS: Final = 300
+NO_ANSWER: Final = "it answered no case; see answers-every-batch"
 _UNJUDGED: Final = (UnjudgedError, RefusedError)
 
 
@@ -102,6 +103,9 @@ class Verification:
         )
         varying = type(self.default).model_fields if varied else {}
         self._choices = {name: alternatives(info) for name, info in varying.items()}
+        tried = [type(self.default)(**each) for each in draw(self._parameters, self.examples, self.seed + 1) if each]
+        self._settings = [self.default, *tried]
+        self._widest = max(self._settings, key=self.view.takes)  # what others cannot answer they refuse
         self._smallest: list[Case] = []  # of the properties that failed so far
         self._own: list[tuple[Subject, Case]] = []
 
@@ -151,6 +155,8 @@ class Verification:
         except Violation as error:
             example = Counterexample({}, {}, error.got, error.expected)
             return Verdict(law, "failed", str(error), example, len(cases))
+        except _UNJUDGED as error:
+            return Verdict(law, "skipped", str(error) or NO_ANSWER)
         return Verdict(law, "passed", examples=len(cases))
 
     def _judge_each(self, law: Property) -> Verdict:
@@ -165,7 +171,7 @@ class Verification:
             else:
                 judged += 1
         if judged == 0:
-            return Verdict(law, "skipped", reason or "it answered no case; see answers-every-batch")
+            return Verdict(law, "skipped", reason or NO_ANSWER)
         return Verdict(law, "passed", examples=judged)
 
     def _failed(self, law: Property, case: Case, judged: int) -> Verdict:
@@ -227,7 +233,7 @@ class Verification:
         if law.cases is None:
             if not self._own:
                 needed = self._fields()
-                drawn = draw(self.view.cases(self.default, needed), self.examples, self.seed)
+                drawn = draw(self.view.cases(self._widest, needed), self.examples, self.seed)
                 known = {each.name for each in fields(drawn[0])}
                 for name in sorted(needed - known):
                     hint = did_you_mean(name, known)
@@ -235,7 +241,7 @@ class Verification:
                 self._own = self._drawn([self.mend(each) for each in drawn] if self.mend else drawn)
             pairs = self._own
         else:
-            strategy = law.cases(self.default) if callable(law.cases) else law.cases
+            strategy = law.cases(self._widest) if callable(law.cases) else law.cases
             pairs = self._drawn(draw(strategy, self._count(law), self.seed))
         count = min(len(pairs), self._count(law))
         return [pairs[i * len(pairs) // count] for i in range(count)]  # of every size, not the smallest ones only
@@ -246,10 +252,8 @@ class Verification:
 
     def _fields(self) -> frozenset[str]:
         """Return the optional fields that some setting of the component, or one of its properties, reads."""
-        tried = draw(self._parameters, self.examples, self.seed + 1)
         laws = [p for p in properties_for(self.component, self.registry) if p.claim or p.applies(self.default) is None]
-        own = (type(self.default)(**each).needs() if each else self.default.needs() for each in tried)
-        return frozenset().union(*own, *(law.reads for law in laws))
+        return frozenset().union(*(each.needs() for each in self._settings), *(law.reads for law in laws))
 
     def _drawn(self, inputs: list[Any]) -> list[tuple[Subject, Case]]:
         parameters = draw(self._parameters, self.examples, self.seed + 1)[: len(inputs)]  # one draw serves all laws

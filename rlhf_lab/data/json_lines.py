@@ -80,6 +80,10 @@ class JsonLines:
             behind = f" behind line {number}" if number else ""
             raise LabError(f"cannot read {self.path}{behind}: {error}") from None
 
+    def _beside(self) -> Path:
+        """Return the name of a file to convert to: another one, since a shell empties what it writes to first."""
+        return self.path.with_name(f"{self.path.stem}-converted.jsonl")
+
     def _check_beginning(self, stream: Stream) -> None:
         """Refuse what is no JSON Lines, and step over a byte-order mark."""
         head = bytes(stream.peek(4096)[:4096])
@@ -90,14 +94,14 @@ class JsonLines:
         if head.startswith((b"\xff\xfe", b"\xfe\xff")) or 4 * head.count(0) > len(head):  # of ASCII, half are 0
             raise LabError(
                 f"{self.path} is UTF-16, and must be UTF-8. Convert it: "
-                f"iconv -f UTF-16 -t UTF-8 {self.path.name} > new.jsonl"
+                f"iconv -f UTF-16 -t UTF-8 {self.path} > {self._beside()}"
             )
         if b"\0" in head:
             raise LabError(f"{self.path} is no text: it has bytes 0. It must be JSON Lines or Parquet")
         if head.lstrip().startswith(b"["):
             raise LabError(
                 f"{self.path} is a JSON array, and must have one row a line. Convert it: "
-                f"jq -c '.[]' {self.path.name} > {self.path.stem}.jsonl"
+                f"jq -c '.[]' {self.path} > {self._beside()}"
             )
         if b"\r\n" in head:
             self._notes[f"{self.path} has lines that end in CR LF"] += 1

@@ -229,11 +229,15 @@ class GuardedOptimizer:
     def step(self, loss: Tensor) -> Tensor:
         """Minimise the sum over each run of ``loss [runs, ...]`` by one step; return the gradient norms ``[runs]``.
 
-        The norms are those before clipping.
+        The norms are those before clipping. Raises ``LabError`` where the loss depends on no weight.
         """
         for parameter in self.parameters:
             parameter.grad = None
         total = loss.sum()
+        if not total.requires_grad:
+            raise LabError(
+                "the loss has no gradient, so that there is nothing to learn by; is a tensor detached too early?"
+            )
         total.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norms = _norms(gradients)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
 from rlhf_lab.types import Loss, Rankings, clean
+from rlhf_lab_preference import DPO
 
 from .mutant import Mutant, variants
 from .preference_bases import Hinged, Labelled, Normalised, Odds, Scaled, Uniform, mask_of
@@ -225,7 +227,19 @@ _SFT_CHOSEN: dict[str, Any] = {
     "first place, valid or not": lambda s, valid, batch: torch.arange(valid.shape[-1]).expand_as(valid) == 0,
 }
 
+
+class _PairsOnly(DPO):
+    """Right for pairs; longer rankings are read from the worst to the best."""
+
+    name = "dpo_of_rankings_reversed"
+
+    def __call__(self, batch: Rankings) -> Loss:
+        turned = batch.log_probs.flip(-1) if batch.log_probs.shape[-1] > 2 else batch.log_probs
+        return super().__call__(replace(batch, log_probs=turned))
+
+
 MUTANTS: list[Mutant] = [
+    Mutant("rankings of more than two reversed", _PairsOnly, "dpo"),
     *variants(Normalised, "loss", _SIMPO, "simpo"),
     *variants(_OddsOfMeans, "form", _ORPO, "orpo"),
     *variants(Odds, "loss", _ORPO_BY_LENGTH, "orpo"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 import torch
@@ -18,7 +19,20 @@ __all__ = ["LAWS"]
 _WITHIN_ONE: Final = ("preference_prob", "targets")  # a probability, or what may be meant as one
 
 
+def _answered(cases: list[tuple[Subject, Any]]) -> list[tuple[Subject, Any]]:
+    """Return the cases that have an answer; where there is none nothing can be said of what it rests on."""
+    found = []
+    for subject, case in cases:
+        with suppress(UnjudgedError, RefusedError):
+            subject(case)
+            found.append((subject, case))
+    if not found:
+        raise UnjudgedError
+    return found
+
+
 def _parameters_matter(subject: Subject, cases: list[tuple[Subject, Any]]) -> None:
+    cases = _answered(cases)
     for name, info in type(subject.component).model_fields.items():
         others = [value for value in alternatives(info) if value is not None]
         if len(others) < 2 or any(_differs(each, case, name, others) for each, case in cases[::-1]):
@@ -61,6 +75,7 @@ def _differs(subject: Subject, case: Any, name: str, others: list[Any]) -> bool:
 
 
 def _fields_matter(subject: Subject, cases: list[tuple[Subject, Any]]) -> None:
+    cases = _answered(cases)
     for name in sorted(subject.component.needs()):
         if name in ("state", "uniforms"):
             continue
