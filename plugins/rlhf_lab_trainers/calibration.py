@@ -30,7 +30,7 @@ class Calibration:
         right = torch.where(difference > 0, happens, 1 - happens)
         right = torch.where(difference == 0, 0.5, right)
         bins = self._excess.shape[1]
-        places = ((2 * sure - 1) * bins).long().clamp(max=bins - 1)
+        places = ((2 * sure - 1) * bins).long().clamp(0, bins - 1)  # 0 where a diverged run says NaN
         self._excess.scatter_add_(1, places, weights * (sure - right))
         self._weight += weights.cumsum(1)[:, -1]
 

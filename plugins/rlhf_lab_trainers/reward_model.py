@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from rlhf_lab.components import Component
 from rlhf_lab.training.candidates import Candidates, scores
 from rlhf_lab.training.protocols import KnownEnvironment, Setup
-from rlhf_lab.training.response_numbers import response_numbers
 from rlhf_lab.training.step import REWARD
 from rlhf_lab.types import Scores
-from rlhf_lab.worlds.preferences import bradley_terry
 from rlhf_lab.worlds.sequences import SequenceWorld
 from rlhf_lab_trainers.calibration import Calibration
+from rlhf_lab_trainers.exact_pairs import ExactPairs
 from rlhf_lab_trainers.ranked_learner import RankedLearner
 from rlhf_lab_trainers.ranking_checks import unread_labels
 from rlhf_lab_trainers.ranking_metrics import Contrast
@@ -34,13 +33,18 @@ class RewardModel(OnRecords):
     an earlier stage where there are any, else as the policy does before any training. Loss, minibatches and counts are
     those of ``offline``.
 
-    Metrics, over the rows of an iteration, each scored before the step that learns from it: ``loss``, ``grad_norm``,
+    Metrics on the rows that are learned from, each scored before an iteration's step on it: ``loss``, ``grad_norm``,
     ``chosen_score`` and ``rejected_score``, ``margin``, ``accuracy``, and ``calibration_error``, the expected
     calibration error of the predicted preference max(p, 1 - p), p = σ(r_best - r_worst), in ``bins`` equal bins of
-    [1/2, 1]: the mean over rows of |mean prediction - share that is right| of their bin. In a world of token strings
-    also ``true_calibration_error``, in which the share is the exact one under Bradley-Terry of the true reward, and
-    ``reward_error``, the root mean square of r - r_true over all responses alike, each prompt's mean difference taken
-    off (a reward is known up to a shift per prompt), and over prompts by their probability.
+    [1/2, 1]: the mean over rows of |mean prediction - share that is right| of their bin. They say nothing of other
+    responses.
+
+    In a world of token strings also what holds beyond the rows, behind an iteration's last step. On all pairs of two
+    different responses to a prompt, each pair as likely as the others and labelled by the Bradley-Terry probability of
+    the true reward: ``exact_accuracy``, beside it ``best_accuracy``, that of the true reward itself, and
+    ``exact_calibration_error``; pairs of some drawn responses where there are more than 32,768 per run, those of 256.
+    ``reward_error`` is the root mean square of r - r_true over all responses alike, each prompt's mean difference taken
+    off (a reward is known up to a shift per prompt). Prompts count by their probability.
     """
 
     name = "reward_model"
@@ -82,6 +86,7 @@ class RewardModelLearner(RankedLearner):
         self._records = Records(options, setup, self.environment, objective)
         world = self.environment.exact()
         self._world = world if isinstance(world, SequenceWorld) else None
+        self._pairs = self._world and ExactPairs(self._world, setup.streams, options.bins)
         self._begin()
         self._try(self._records.minibatch(self._records.epochs, 0))
 
@@ -95,10 +100,7 @@ class RewardModelLearner(RankedLearner):
         return RewardActor(super()._make_actor(replace(setup, parameters=own)))
 
     def _begin(self) -> None:
-        """Begin to count calibrations anew: by what the data say and, in a known world, by the truth."""
-        self._calibration, self._true_calibration = (
-            Calibration(self.streams.runs, self.options.bins) for _ in range(2)
-        )
+        self._calibration = Calibration(self.streams.runs, self.options.bins)
 
     def step(self, progress: float | Tensor) -> dict[str, Tensor]:
         """Take the optimiser steps of one iteration and return their metrics."""
@@ -117,9 +119,6 @@ class RewardModelLearner(RankedLearner):
         contrast = Contrast(candidates, said.dtype)
         best, worst = contrast.rows(said)
         self._calibration.add(best - worst, torch.ones_like(best), contrast.both)
-        if self._world is not None:
-            true_best, true_worst = contrast.rows(self._true_scores(self._world, candidates).to(said))
-            self._true_calibration.add(best - worst, bradley_terry(true_best, true_worst), contrast.both)
         found = contrast.summary("score", score=(best, worst))
         return {
             "chosen_score": found["score_best"],
@@ -128,24 +127,16 @@ class RewardModelLearner(RankedLearner):
             "accuracy": found["accuracy"],
         }
 
-    @staticmethod
-    def _true_scores(world: SequenceWorld, candidates: Candidates) -> Tensor:
-        """Return the true reward of each candidate, ``[runs, rows, k]``."""
-        prompts, numbers = response_numbers(candidates, world.tree)
-        return world.reward[torch.arange(len(prompts))[:, None, None], prompts[..., None], numbers]
-
     @torch.no_grad()
     def _report(self) -> dict[str, Tensor]:
         found = {"calibration_error": self._calibration.error()}
-        if self._world is None:
+        if self._world is None or self._pairs is None:
             return found
-        everything = cast("KnownEnvironment", self.environment).all_responses()
-        apart = self.actor.rewards(everything).double() - self._world.reward
+        said = self.actor.rewards(cast("KnownEnvironment", self.environment).all_responses()).double()
+        apart = said - self._world.reward
         spread = (apart - apart.mean(-1, keepdim=True)).square().mean(-1)
-        return found | {
-            "true_calibration_error": self._true_calibration.error(),
-            "reward_error": (self._world.prompt_probs * spread).sum(-1).sqrt(),
-        }
+        error = (self._world.prompt_probs * spread).sum(-1).sqrt()
+        return found | self._pairs.metrics(said) | {"reward_error": error}
 
     def _outputs(self, candidates: Candidates) -> Tensor:
         said: Tensor = self.actor.rewards(candidates)
