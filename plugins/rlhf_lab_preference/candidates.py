@@ -36,7 +36,7 @@ class Pair:
 
 
 def valid_of(batch: Scores | Rankings) -> Tensor:
-    """Return which candidates count, ``[*b,k]``; all of them where the batch does not say. Refuses rows without room."""
+    """Return which candidates count, ``[*b,k]``, all of them where the batch does not say; refuse rows without room."""
     like = batch.scores if isinstance(batch, Scores) else batch.log_probs
     if not like.shape[-1]:
         raise Refused("a row has no room for a response; give each prompt one at least")

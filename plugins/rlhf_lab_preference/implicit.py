@@ -12,7 +12,7 @@ from torch import Tensor
 from rlhf_lab.types import BatchError, Loss, Rankings, clean
 from rlhf_lab_preference.candidates import Pair, pair_in, pair_loss
 
-__all__ = ["given", "log_prob_pair", "log_ratio_pair", "log_ratios", "loss_of_pairs"]
+__all__ = ["given", "lengths_of", "log_prob_pair", "log_ratio_pair", "log_ratios", "loss_of_pairs"]
 
 
 def log_ratios(batch: Rankings) -> Tensor:
@@ -30,6 +30,12 @@ def log_ratio_pair(batch: Rankings) -> Pair:
 def log_prob_pair(batch: Rankings) -> Pair:
     """Return the log-probabilities of the chosen and of the rejected response of each row ``[*b]``."""
     return pair_in(batch.log_probs, batch.valid)
+
+
+def lengths_of(batch: Rankings) -> Pair:
+    """Return how many tokens the chosen and the rejected response have; 1 where there is none."""
+    pair = pair_in(given(batch.lengths, "lengths").to(batch.log_probs.dtype), batch.valid)
+    return replace(pair, better=pair.better.clamp(min=1), worse=pair.worse.clamp(min=1))
 
 
 def given(x: Tensor | None, name: str) -> Tensor:

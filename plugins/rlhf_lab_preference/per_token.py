@@ -10,10 +10,10 @@ from torch.nn.functional import logsigmoid
 
 from rlhf_lab.components import PreferenceObjective
 from rlhf_lab.types import Loss, Rankings
-from rlhf_lab_preference.candidates import Pair, pair_in
-from rlhf_lab_preference.implicit import given, log_prob_pair, log_ratio_pair, loss_of_pairs
+from rlhf_lab_preference.candidates import Pair
+from rlhf_lab_preference.implicit import lengths_of, log_prob_pair, log_ratio_pair, loss_of_pairs
 
-__all__ = ["ORPO", "RDPO", "DPONorm", "SimPO", "lengths_of"]
+__all__ = ["ORPO", "RDPO", "DPONorm", "SimPO"]
 
 _CERTAIN = -1e-12  # a log-probability per token beyond which the odds of a response count as no higher
 
@@ -177,12 +177,6 @@ class ORPO(PreferenceObjective):
         pair = _per_token(log_prob_pair(batch), batch)
         odds = replace(pair, better=_log_odds(pair.better), worse=_log_odds(pair.worse))
         return loss_of_pairs(-pair.better - self.lam * logsigmoid(odds.difference), odds)
-
-
-def lengths_of(batch: Rankings) -> Pair:
-    """Return how many tokens the chosen and the rejected response have; 1 where there is none."""
-    pair = pair_in(given(batch.lengths, "lengths").to(batch.log_probs.dtype), batch.valid)
-    return replace(pair, better=pair.better.clamp(min=1), worse=pair.worse.clamp(min=1))
 
 
 def _per_token(pair: Pair, batch: Rankings) -> Pair:

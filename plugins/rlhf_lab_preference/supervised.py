@@ -9,8 +9,7 @@ from torch.nn.functional import logsigmoid
 from rlhf_lab.components import PreferenceObjective
 from rlhf_lab.types import Loss, Rankings, clean
 from rlhf_lab_preference.candidates import valid_of
-from rlhf_lab_preference.implicit import given, log_prob_pair, log_ratio_pair, loss_of_pairs
-from rlhf_lab_preference.per_token import lengths_of
+from rlhf_lab_preference.implicit import given, lengths_of, log_prob_pair, log_ratio_pair, loss_of_pairs
 
 __all__ = ["CPO", "SFT", "IterativeRPO", "RPOWithSFT", "SLiC"]
 
