@@ -57,8 +57,8 @@ class ExactPairs:
     def _measured(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Return accuracy and calibration error, ``[runs]`` each."""
         found = np.zeros((2, len(scores)))
-        inputs = (x.contiguous().numpy() for x in (scores, self._true, self._weights))
-        _measure(*inputs, np.empty(self._bins), found)
+        said, true, weights = (x.contiguous().numpy() for x in (scores, self._true, self._weights))
+        _measure(said, true, weights, np.empty(self._bins), found)
         accuracy, error = torch.from_numpy(found)
         return accuracy, error
 

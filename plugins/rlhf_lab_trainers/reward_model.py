@@ -86,7 +86,7 @@ class RewardModelLearner(RankedLearner):
         self._records = Records(options, setup, self.environment, objective)
         world = self.environment.exact()
         self._world = world if isinstance(world, SequenceWorld) else None
-        self._pairs = self._world and ExactPairs(self._world, setup.streams, options.bins)
+        self._pairs = None if self._world is None else ExactPairs(self._world, setup.streams, options.bins)
         self._begin()
         self._try(self._records.minibatch(self._records.epochs, 0))
 
