@@ -19,11 +19,11 @@ from rlhf_lab.study import text
 from rlhf_lab.study.conclusions import evaluate
 from rlhf_lab.study.report.lines import lines_of
 from rlhf_lab.study.report.page import notebook_html, report_html, write_report
-from rlhf_lab.study.report.tables import comparisons, differences, score_tables, warnings_of
+from rlhf_lab.study.report.tables import comparisons, differences, overviews, score_tables, warnings_of
 from rlhf_lab.study.report.terminal import print_summary
 from rlhf_lab.study.results import Results
 from rlhf_lab.study.results_json import results_from_json, results_to_json
-from rlhf_lab.study.schema import Figure, Study
+from rlhf_lab.study.schema import Figure, Score, Study
 
 Make = Callable[..., Results]
 
@@ -123,6 +123,85 @@ def test_gaps_are_to_the_reference_policy_where_the_uniform_one_is_not_known(lea
     row = table.rows[0]
     assert row.over_baseline == pytest.approx(row.summary.mean.value + 9)
     assert row.normalised == pytest.approx((row.summary.mean.value + 9) / 4)
+
+
+def two_scores(results: Results, **second: Any) -> Results:
+    """The same results under another score of the same metric."""
+    scores = {**results.study.scores, "other": Score(metric="reward", **second)}
+    return replace(results, study=results.study.model_copy(update={"scores": scores}))
+
+
+def printed(results: Results, width: int = 80) -> str:
+    stream = io.StringIO()
+    print_summary(results, Console(width=width, file=stream))
+    return stream.getvalue()
+
+
+def test_several_scores_of_one_environment_stand_in_one_table(score_results: Make) -> None:
+    results = two_scores(score_results({"a": [1.0, 3.0], "b": [4.0, 6.0], "c": [8.0, 8.0]}, []), arms=["!b"])
+    levels = {"reward": {"optimum": 9.0, "reference": 0.5}}
+    arms = tuple(replace(arm, references=levels) for arm in results.arms)
+    (overview,) = overviews(score_tables(replace(results, arms=arms)))
+    means = {name: [row and row.summary.mean.value for row in rows] for name, rows in overview.rows}
+    assert means == {"c": [8.0, 8.0], "b": [5.0, None], "a": [2.0, 2.0]} and list(means) == ["c", "b", "a"]
+    assert overview.levels == [("optimum", [9.0, 9.0]), ("reference policy", [0.5, 0.5])]
+
+
+def test_one_score_needs_no_table_of_all(score_results: Make) -> None:
+    assert overviews(score_tables(score_results({"a": [1.0, 3.0]}, []))) == []
+
+
+def test_a_level_that_arms_do_not_share_is_not_shown(score_results: Make) -> None:
+    results = two_scores(score_results({"a": [1.0, 3.0], "b": [4.0, 6.0]}, []))
+    arms = [replace(arm, references={"reward": {"optimum": 9.0 + i}}) for i, arm in enumerate(results.arms)]
+    assert overviews(score_tables(replace(results, arms=tuple(arms))))[0].levels == []
+
+
+def test_the_page_has_the_table_of_all_scores_and_below_it_each(score_results: Make) -> None:
+    page = report_html(two_scores(score_results({"a": [1.0, 3.0], "b": [4.0, 6.0]}, []), better="lower"))
+    assert page.count('class="overview"') == 1 and page.count('class="scores"') == 2
+    assert '<th class="n">reward ↑</th><th class="n">other ↓</th>' in page
+
+
+def test_the_terminal_shows_all_arms_under_all_scores(score_results: Make) -> None:
+    shown = printed(two_scores(score_results({f"arm {i}": [i, i + 1.0] for i in range(30)}, []), better="lower"))
+    assert all(re.search(rf"arm {i} +{i}.50* +{i}.50*\s", shown) for i in range(30))
+    assert "reward ↑" in shown and "other ↓" in shown and "95 %" not in shown.partition("warning")[0]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_table_of_all_scores_fits_and_folds_no_number(score_results: Make, width: int) -> None:
+    results = score_results({"an arm": [-0.00123, -0.00125]}, [])
+    score = Score(metric="reward", label="something that is told in many words")
+    scores = {f"score {i}": score for i in range(12)}
+    shown = printed(replace(results, study=results.study.model_copy(update={"scores": scores})), width)
+    lines = shown.partition("warning")[0].splitlines()
+    assert max(map(len, lines)) <= width and "in the report: something" in shown
+    assert sum("-0.001240" in line for line in lines) == 1
+
+
+def test_a_gap_is_not_shown_twice(score_results: Make) -> None:
+    results = score_results({"a": [1.0, 3.0]}, [])
+    for optimum in (0.0, 5.0):
+        arms = (replace(results.arms[0], references={"reward": {"optimum": optimum}}),)
+        same = replace(results, arms=arms)
+        assert ("to optimum" in printed(same)) == ("gap to optimum" in report_html(same)) == bool(optimum)
+
+
+def test_stages_keep_their_order_and_may_differ_in_length(learning_results: Make) -> None:
+    results = replace(learning_results(), chain=True)
+    longer = replace(results.arms[0], x={"steps": 2 * results.arms[0].x["steps"]})
+    shorter = [replace(arm, x={"steps": arm.x["steps"]}) for arm in results.arms[1:]]
+    results = results_from_json(results_to_json(replace(results, arms=(longer, *shorter))))
+    table = score_tables(results)[0]
+    assert [row.arm.name for row in table.rows] == [arm.name for arm in results.arms]
+    assert "unequal budgets" not in "\n".join(warnings_of(results, []))
+
+
+def test_without_a_score_it_is_said_what_was_recorded(score_results: Make) -> None:
+    results = score_results({"a": [1.0, 3.0]}, [])
+    results = replace(results, study=results.study.model_copy(update={"scores": {}}))
+    assert any("Recorded: reward; name one under `scores`" in found for found in warnings_of(results, []))
 
 
 def test_tables_are_per_environment(score_results: Make) -> None:
@@ -299,7 +378,8 @@ def test_terminal_shows_arms_verdicts_and_exact_quantities(learning_results: Mak
         console = Console(width=140, file=io.StringIO())
         print_summary(results, console)
         shown.append(console.file.getvalue())  # type: ignore[attr-defined]
-    assert "exact return on short_corridor" in shown[0] and "not reproduced" in shown[0] and "2 of 20 seeds" in shown[0]
+    assert "exact return ↑" in shown[0] and "on short_corridor" in shown[0]
+    assert "not reproduced" in shown[0] and "2 of 20 seeds" in shown[0]
     assert "Exact quantities" in shown[1] and "in the report: 48 arms" in shown[1]
 
 

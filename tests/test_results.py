@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rlhf_lab.study.results import ArmResult, Results, selected, shared_scores, study_to_plain
+from rlhf_lab.study.results import USUAL_SCORES, ArmResult, Results, scored, selected, shared_scores, study_to_plain
 from rlhf_lab.study.schema import Study
 
 CURVES = ArmResult(
@@ -93,6 +93,13 @@ def test_names_are_selected_by_patterns_in_their_own_order() -> None:
     names = ["td lr=1", "gae lr=1", "gae lr=2"]
     assert selected(names, ["*lr=1"]) == ["td lr=1", "gae lr=1"]
     assert selected(names, ["!gae*"]) == ["td lr=1"] == selected(names, ["*", "!gae*"])
+
+
+@pytest.mark.parametrize("metric", ["objective_gap", "true_gain", "chosen_gain", "accuracy", "regret"])
+def test_a_study_without_scores_has_the_usual_ones_of_what_it_measures(metric: str) -> None:
+    arm = ArmResult("a", {}, {}, (0,), curves={metric: np.zeros((1, 1)), "loss": np.zeros((1, 1))})
+    found = scored(Study(title="t", spec={}), [arm]).scores
+    assert {name: score.better for name, score in found.items()} == {metric: USUAL_SCORES[metric]}
 
 
 def test_an_interrupted_study_knows_which_arms_it_lacks() -> None:

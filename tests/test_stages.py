@@ -14,6 +14,7 @@ from fake_rankings import Likelihood, NumberPolicy, Numbers, PairLoss, PairScore
 from rlhf_lab import compare, hookimpl, run
 from rlhf_lab.errors import LabError
 from rlhf_lab.study import runner
+from rlhf_lab.study.store import Store
 
 PLUGIN = ModuleType("number_plugin")
 PLUGIN.rlhf_lab_components = hookimpl(  # type: ignore[attr-defined]
@@ -205,6 +206,7 @@ def test_sft_then_a_reward_model_then_ppo_against_it_in_one_run(tmp_path: Path) 
     assert ppo.curves["exact_return"][-1, 0] > sft.curves["exact_return"][-1, 0] + 0.2
     again = run(CHAIN, out=tmp_path)
     np.testing.assert_array_equal(again.arm("ppo").weights["logits"], ppo.weights["logits"])
+    assert results.chain and Store(tmp_path).results().chain
 
 
 def test_the_same_chain_is_an_arm_of_a_study() -> None:
@@ -222,3 +224,10 @@ def test_paying_a_reward_model_that_no_stage_has_trained_is_refused_before_anyth
     ):
         run(CHAIN | {"stages": alone}, out=tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_chain_ends_with_a_stage_that_failed() -> None:
+    wild = CHAIN["stages"]["sft"] | {"optimizer": {"name": "sgd", "lr": 1e30}}
+    results = run(CHAIN | {"stages": {**CHAIN["stages"], "sft": wild}})
+    assert [(arm.name, arm.failed.tolist()) for arm in results.arms] == [("sft", [True])]
+    assert results.warnings == ("every seed of sft failed, so that reward, ppo did not begin",)

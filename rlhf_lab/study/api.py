@@ -73,7 +73,9 @@ def compare(
             raise LabError("workers: need a run directory (out=) and plugins given by name, and cannot run a chain")
         _side_by_side(plan, store, tuple(map(str, plugins)), workers, watch)
     arms = _one_by_one(plan, store, chain, watch)
-    results = Results(name, scored(study, arms), arms, about, directory="" if out is None else str(out))
+    lacking = ", ".join(plan.names[len(arms) :])
+    warnings = (f"every seed of {arms[-1].name} failed, so that {lacking} did not begin",) if lacking else ()
+    results = Results(name, scored(study, arms), arms, about, warnings, "" if out is None else str(out), chain)
     if out is not None:
         from rlhf_lab.study.report.page import write_report  # imports matplotlib, which no worker needs
 
@@ -82,7 +84,7 @@ def compare(
 
 
 def _one_by_one(plan: Plan, store: Store | None, chain: bool, watch: Watch) -> tuple[ArmResult, ...]:
-    """Run the arms in order, or read them where they are finished."""
+    """Run the arms in order, or read them where they are finished; a chain ends with a stage that wholly failed."""
     finished: list[ArmResult] = []
     earlier: dict[str, torch.Tensor] = {}
     total = len(plan.arms)
@@ -92,6 +94,8 @@ def _one_by_one(plan: Plan, store: Store | None, chain: bool, watch: Watch) -> t
             watch(arm, number, total, (number + fraction) / total)
 
         finished.append(plan.run(number, store, progress, earlier))
+        if chain and len(finished[-1].failed) and finished[-1].failed.all():
+            break
         if chain:  # of two weights with one name the later stage's are the better trained
             earlier |= {name: torch.from_numpy(value) for name, value in finished[-1].weights.items()}
     return tuple(finished)

@@ -64,7 +64,17 @@ class ArmResult:
         return np.where(count == 0, np.nan, value)
 
 
-USUAL_SCORES: Final = ("exact_return", "episode_return", "value_error")
+USUAL_SCORES: Final[Mapping[str, Literal["higher", "lower"]]] = {
+    "exact_return": "higher",
+    "episode_return": "higher",
+    "objective_gap": "lower",
+    "true_gain": "higher",
+    "chosen_gain": "higher",
+    "accuracy": "higher",
+    "regret": "lower",
+    "optimal_action": "higher",
+    "value_error": "lower",
+}
 
 
 def scored(study: Study, arms: Iterable[ArmResult]) -> Study:
@@ -72,9 +82,8 @@ def scored(study: Study, arms: Iterable[ArmResult]) -> Study:
     if study.scores:
         return study
     common = [set(arm.curves) for arm in arms]
-    metrics = [metric for metric in USUAL_SCORES if common and all(metric in names for names in common)]
-    better: dict[str, Literal["higher", "lower"]] = {"value_error": "lower"}
-    scores = {metric: Score(metric=metric, better=better.get(metric, "higher")) for metric in metrics}
+    metrics = set.intersection(*common) if common else set()
+    scores = {name: Score(metric=name, better=better) for name, better in USUAL_SCORES.items() if name in metrics}
     return study.model_copy(update={"scores": scores})
 
 
@@ -115,6 +124,7 @@ class Results:
     provenance: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     directory: str = ""
+    chain: bool = False  # the arms are stages: each began with the weights of those before
 
     @property
     def names(self) -> list[str]:
@@ -138,6 +148,11 @@ class Results:
         """Return the arms whose name matches a shell pattern, and none that begins with ``!``, in the study's order."""
         names = set(selected((arm.name for arm in self.arms), patterns))
         return [arm for arm in self.arms if arm.name in names]
+
+    def scores_of(self, arm: ArmResult) -> dict[str, Score]:
+        """Return the study's scores that the arm has."""
+        scores = self.study.scores.items()
+        return {name: s for name, s in scores if s.metric in arm.curves and selected([arm.name], s.arms)}
 
     def quantity(self, arm: ArmResult, name: str) -> Array:
         """Return a score (``[seeds]``) or an exact quantity (``[1]``) of an arm by its name."""

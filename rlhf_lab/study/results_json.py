@@ -31,6 +31,7 @@ def results_to_json(results: Results, findings: list[Finding] | None = None) -> 
         {
             "format": FORMAT,
             "name": results.name,
+            "chain": results.chain,
             "conclusions": [
                 _plain(asdict(finding)) for finding in (evaluate(results) if findings is None else findings)
             ],
@@ -60,6 +61,7 @@ def results_from_json(content: str, directory: str = "") -> Results:
             provenance=data["provenance"],
             warnings=tuple(data["warnings"]),
             directory=directory,
+            chain=data.get("chain", False),
         )
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise LabError(f"results.json cannot be read ({type(error).__name__}: {error}). Run the study again") from error

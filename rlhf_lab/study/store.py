@@ -157,7 +157,8 @@ class Store:
         arms = [arm for name in provenance["arms"] if (arm := self.result(name)) is not None]
         lacking = len(provenance["arms"]) - len(arms)
         warnings = (f"{lacking} of {len(provenance['arms'])} arms are not finished",) if lacking else ()
-        return Results(held["name"], scored(study, arms), tuple(arms), provenance, warnings, str(self.directory))
+        study, chain = scored(study, arms), bool(held.get("stages"))
+        return Results(held["name"], study, tuple(arms), provenance, warnings, str(self.directory), chain)
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a text file atomically."""

@@ -16,6 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from rlhf_lab.study import text
 from rlhf_lab.study.report.lines import MOST_SERIES, Line, is_number, lines_of
 from rlhf_lab.study.report.svg import GRID, INK, MUTED, PAPER, SERIES, STYLE, to_svg
+from rlhf_lab.study.report.tables import LEVELS
 from rlhf_lab.study.results import ArmResult, Results
 from rlhf_lab.study.schema import Figure
 
@@ -145,12 +146,7 @@ def _tones(lines: list[Line]) -> Callable[[Line], tuple[str, Any, str]]:
 def _references(axes: Axes, figure: Figure, arms: Iterable[ArmResult]) -> dict[str, Any]:
     """Draw the exact optimum and the uniform or reference policy's value, and return what the legend names."""
     named = {}
-    levels = (
-        ("optimum", "optimum", (0, (4, 3))),
-        ("uniform", "uniform policy", (0, (1, 2))),
-        ("reference", "reference policy", (0, (1, 2, 4, 2))),
-    )
-    for name, label, dash in levels:
+    for (name, label), dash in zip(LEVELS.items(), ((0, (4, 3)), (0, (1, 2)), (0, (1, 2, 4, 2))), strict=True):
         values = {arm.references.get(figure.y, {}).get(name) for arm in arms}
         for reference in sorted(v for v in values if v is not None and isfinite(v))[:2]:
             line = axes.axhline(reference, color=MUTED, linewidth=1.2, linestyle=dash, zorder=2.5)

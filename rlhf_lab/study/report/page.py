@@ -20,7 +20,7 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.study import bootstrap, text
 from rlhf_lab.study.conclusions import Finding, evaluate
 from rlhf_lab.study.report.figures import Drawing, draw, figures_of
-from rlhf_lab.study.report.tables import MOST_ROWS, comparisons, differences, score_tables, warnings_of
+from rlhf_lab.study.report.tables import MOST_ROWS, comparisons, differences, overviews, score_tables, warnings_of
 from rlhf_lab.study.results import Results, study_to_plain
 from rlhf_lab.study.results_json import results_to_json
 from rlhf_lab.study.schema import Study
@@ -60,6 +60,7 @@ def report_html(results: Results, findings: list[Finding] | None = None) -> str:
             findings=findings,
             counts=Counter(finding.verdict for finding in findings),
             drawings=list(_drawings(results)),
+            overviews=overviews(tables),
             tables=[(table, comparisons(table, order)) for table in tables],
             exact=exact,
             exact_names=list(dict.fromkeys(name for arm in exact for name in arm.exact)),
@@ -76,11 +77,9 @@ def report_html(results: Results, findings: list[Finding] | None = None) -> str:
 
 def notebook_html(results: Results) -> str:
     """Return a compact fragment for a notebook: title, conclusions, scores."""
-    return (
-        _templates()
-        .get_template("notebook.html.j2")
-        .render(results=results, findings=evaluate(results), tables=score_tables(results), most=MOST_ROWS)
-    )
+    tables = score_tables(results)
+    shown = {"findings": evaluate(results), "overviews": overviews(tables), "tables": tables}
+    return _templates().get_template("notebook.html.j2").render(results=results, **shown, most=MOST_ROWS)
 
 
 def _drawings(results: Results) -> Iterator[Drawing]:
@@ -191,13 +190,11 @@ def _score_rows(results: Results) -> Iterator[list[Any]]:
     """One row per arm, score and seed, and one per exact quantity (its seed is empty)."""
     yield ["arm", "quantity", "seed", "value", "failed"]
     for arm in results.arms:
-        for name, score in results.study.scores.items():
-            if score.metric in arm.curves:
-                values = arm.score(score)
-                yield from (
-                    [arm.name, name, seed, _cell(value), int(np.isnan(value))]
-                    for seed, value in zip(arm.seeds, values, strict=True)
-                )
+        for name, score in results.scores_of(arm).items():
+            yield from (
+                [arm.name, name, seed, _cell(value), int(np.isnan(value))]
+                for seed, value in zip(arm.seeds, arm.score(score), strict=True)
+            )
         yield from ([arm.name, name, "", _cell(value), 0] for name, value in arm.exact.items())
 
 

@@ -18,20 +18,25 @@ from rlhf_lab.study.schema import Level, Score
 from rlhf_lab.study.statistics import Summary
 
 __all__ = [
+    "LEVELS",
     "MOST_ROWS",
     "ArmRow",
     "Comparison",
+    "Overview",
     "ScoreTable",
     "comparisons",
     "differences",
+    "overviews",
     "parameter_of",
     "score_tables",
     "warnings_of",
 ]
 
 MOST_ROWS: Final = 12  # longer tables are cut here; the page holds the rest in a fold below
+ZERO: Final = 1e-9  # what exact values may differ by
 ALL_PAIRS: Final = 6  # arms up to which every pair is compared; above, every arm with the first
 MOST_NAMES: Final = 4  # arms that a warning names; above, it counts them
+LEVELS: Final = {"optimum": "optimum", "uniform": "uniform policy", "reference": "reference policy"}  # as readers see
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """All arms of one environment under one score, best first."""
+    """All arms of one environment under one score: best first, but stages of a chain in their order."""
 
     environment: str
     name: str
@@ -73,6 +78,23 @@ class ScoreTable:
     def label(self) -> str:
         """What readers see."""
         return self.score.label or self.name
+
+    @property
+    def heading(self) -> str:
+        """What readers see beside other scores: an arrow points to what is better."""
+        return f"{self.label} {'↑' if self.score.better == 'higher' else '↓'}"
+
+    @cached_property
+    def has_gaps(self) -> bool:
+        """Tell whether an optimum is known other than 0, from where a score is its own gap."""
+        return any(isfinite(row.optimum) and abs(row.optimum) > ZERO for row in self.rows)
+
+    def level(self, name: str) -> float:
+        """Return the value of the policy called ``name``; NaN where no arm knows it, or arms know different ones."""
+        known = [row.arm.references.get(self.score.metric, {}).get(name, nan) for row in self.rows]
+        finite = [value for value in known if isfinite(value)]
+        same = finite and max(finite) - min(finite) <= ZERO * max(1.0, *map(abs, finite))
+        return finite[0] if same else nan
 
     @cached_property
     def has_references(self) -> bool:
@@ -92,6 +114,32 @@ class ScoreTable:
 
 
 @dataclass(frozen=True)
+class Overview:
+    """All arms of one environment under all of its scores, in the order of the first score's table."""
+
+    environment: str
+    tables: tuple[ScoreTable, ...]
+
+    @property
+    def rows(self) -> list[tuple[str, list[ArmRow | None]]]:
+        """Each arm's name, and its row in each table that has one."""
+        found = [{row.arm.name: row for row in table.rows} for table in self.tables]
+        names = dict.fromkeys(name for rows in found for name in rows)
+        return [(name, [rows.get(name) for rows in found]) for name in names]
+
+    @property
+    def levels(self) -> list[tuple[str, list[float]]]:
+        """The policies of which a value is known, and their values; NaN where a score has none."""
+        levels = [(label, [table.level(name) for table in self.tables]) for name, label in LEVELS.items()]
+        return [(label, values) for label, values in levels if any(map(isfinite, values))]
+
+    @property
+    def note(self) -> str:
+        """What to know of the levels: the best return need not be that of the policy with the best objective."""
+        return "At the foot: exact levels, each of its own metric, not of one policy." if self.levels else ""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two arms on their shared seeds; a failed seed counts as the worst score."""
 
@@ -108,12 +156,21 @@ def score_tables(results: Results) -> list[ScoreTable]:
     tables = []
     for environment, arms in _by_environment(results.arms).items():
         for name, score in results.study.scores.items():
-            rows = [_row(arm, score) for arm in arms if score.metric in arm.curves]
+            rows = [_row(arm, score) for arm in arms if name in results.scores_of(arm)]
             if rows:
                 sign = -1 if score.better == "higher" else 1
-                rows.sort(key=lambda row: key if isfinite(key := sign * row.summary.mean.value) else np.inf)
+                if not results.chain:
+                    rows.sort(key=lambda row: key if isfinite(key := sign * row.summary.mean.value) else np.inf)
                 tables.append(ScoreTable(environment, name, score, tuple(rows)))
     return tables
+
+
+def overviews(tables: Iterable[ScoreTable]) -> list[Overview]:
+    """Return one table of all scores per environment that has several."""
+    groups: dict[str, list[ScoreTable]] = {}
+    for table in tables:
+        groups.setdefault(table.environment, []).append(table)
+    return [Overview(environment, tuple(group)) for environment, group in groups.items() if len(group) > 1]
 
 
 def comparisons(table: ScoreTable, order: Iterable[str]) -> list[Comparison]:
@@ -181,10 +238,19 @@ def warnings_of(results: Results, tables: Iterable[ScoreTable]) -> list[str]:
                 "Tables are over the others; comparisons count each as the worst score"
             )
         found += [f"{arm.name}: {warning}" for warning in arm.warnings]
-    for arms in _by_environment(sampled).values():
+    for arms in [] if results.chain else _by_environment(sampled).values():
         if message := _unequal_budgets(arms):
             found.append(message)
-    return list(dict.fromkeys([*found, *_constant_scores(results, list(tables))]))
+    return list(dict.fromkeys([*found, *_no_score(results), *_constant_scores(results, list(tables))]))
+
+
+def _no_score(results: Results) -> list[str]:
+    """Say what was recorded where a study names no score and records none of the usual ones."""
+    recorded = sorted({metric for arm in results.arms for metric in arm.curves})
+    if results.study.scores or not recorded:
+        return []
+    mend = "they stand in curves.csv" if results.chain else "name one under `scores`"
+    return [f"there is no score, as no usual metric is recorded by every arm. Recorded: {', '.join(recorded)}; {mend}"]
 
 
 def _constant_scores(results: Results, tables: list[ScoreTable]) -> list[str]:
