@@ -55,6 +55,14 @@ def test_a_small_version_runs(name):
     assert results.arms[0].curves or results.arms[0].exact
 
 
+def test_the_family_is_every_loss_that_its_records_fit():
+    _, data, _ = find_study("family", REGISTRY)
+    losses = [arm["preference"] for arm in data["arms"].values()]
+    shown = {loss if isinstance(loss, str) else loss["name"] for loss in losses}
+    every = {loss.name for loss in REGISTRY.components("preference") if "@" not in loss.name}  # @: a peer's
+    assert every - shown == {"rpo_reward_aware"}  # which needs to know by how much a reward is higher
+
+
 @pytest.mark.parametrize("name", ["first-update", "bias-variance"])
 def test_an_exact_study_reproduces_what_it_tests(name):
     _, data, _ = find_study(name, REGISTRY)
