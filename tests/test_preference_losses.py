@@ -188,6 +188,15 @@ def test_a_tail_counts_less() -> None:
     assert slope[0, 1].tolist() == pytest.approx([pull, 0, 0])
 
 
+def test_a_found_loss_rises_for_a_stretch_around_zero() -> None:
+    """β = 1, tau = 1/20: dL/dz at 0 is −½ · ½ − ½ + ¼ · 20 · (1 − log 2) = 5 (1 − log 2) − ¾ > 0, as gates open."""
+    found = {z: value_and_slopes(DiscoPOP(beta=1.0), pair(z, 0.0))[1] for z in (-4, -0.119, -0.118, 0, 0.072, 0.073, 4)}
+    assert found[0] == pytest.approx(5 * (1 - LOG2) - 0.75)
+    assert [z for z, slope in found.items() if slope > 0] == [-0.118, 0, 0.072]
+    bottom, top = (value_and_slopes(DiscoPOP(beta=1.0), pair(z, 0.0))[0] for z in (-0.119, 0.072))
+    assert top > bottom + 0.05  # so that descent from a wrong order may stop short of the right one
+
+
 # Rankings
 
 

@@ -60,7 +60,8 @@ class APODown(PreferenceObjective):
 
     ``L = σ(β a) + 1 − σ(β (a − b))``,  a, b = log(π/π_ref) of the chosen, rejected response
 
-    Between 0 and 2. At the reference only the rejected response moves: the pulls on the chosen one cancel.
+    Between 0 and 2. At the same margin it rises with a, at the same a it falls with the margin; the chosen response is
+    pulled both ways. At the reference only the rejected response moves: the pulls on the chosen one cancel.
 
     Reads ``log_probs``, ``ref_log_probs`` ``[*b,2]``.
 
@@ -74,6 +75,7 @@ class APODown(PreferenceObjective):
         {
             "beta-is-a-unit",
             "bounded",
+            "chosen-down-margin-up",
             "depends-on-log-ratios-only",
             "every-row-counts-once",
             "gradient-of-its-value",

@@ -20,7 +20,7 @@ class DPOP(PreferenceObjective):
 
     ``L = −log σ(β (h − lam max(0, −a)))``,  ``h = a − b``,  a, b = log(π/π_ref) of the chosen, rejected response
 
-    It is DPO while a ≥ 0, and never below it.
+    It is DPO while a ≥ 0, slopes at the kink of a = 0 included, and never below it.
 
     Reads ``log_probs``, ``ref_log_probs`` ``[*b,2]``.
 
@@ -35,10 +35,12 @@ class DPOP(PreferenceObjective):
             "at-least-dpo",
             "beta-is-a-unit",
             "chosen-up-rejected-down",
+            "chosen-up-rejected-down-at-the-reference",
             "convex-in-log-probs",
             "depends-on-log-ratios-only",
             "every-row-counts-once",
             "fallen-counts-more",
+            "half-beta-at-the-reference",
             "log-two-at-the-reference",
             "non-negative",
             "penalty-zero-is-dpo",
@@ -161,6 +163,7 @@ class BCO(PreferenceObjective):
     claims = frozenset(
         {
             "at-least-dpo",
+            "beta-is-a-unit",
             "chosen-up-rejected-down",
             "chosen-up-rejected-down-at-the-reference",
             "convex-in-log-probs",

@@ -120,6 +120,7 @@ class RewardAwareRPO(PreferenceObjective):
     requires = frozenset({"ref_log_probs", "margins"})
     claims = frozenset(
         {
+            "beta-is-a-unit",
             "convex-in-log-probs",
             "depends-on-log-ratios-only",
             "depends-on-the-margin-only",
@@ -148,8 +149,9 @@ class DiscoPOP(PreferenceObjective):
 
     ``L = (1 − g) (−log σ(z)) + g e^{−z}``,  ``z = β h``,  ``g = σ(z/tau)``
 
-    It is not convex: near z = 0 it rises for a stretch. As g e^{−z} = e^{log g − z}, whose exponent is at most 0, it is
-    finite at any margin.
+    It is not convex: near z = 0 it rises for a stretch, from −0.119 to 0.072 for the default tau. It is nowhere below
+    DPO, as e^{−z} > log(1 + e^{−z}). As g e^{−z} = e^{log g − z}, whose exponent is at most 0, it is finite at any
+    margin.
 
     Reads ``log_probs``, ``ref_log_probs`` ``[*b,2]``.
 
@@ -161,6 +163,7 @@ class DiscoPOP(PreferenceObjective):
     requires = frozenset({"ref_log_probs"})
     claims = frozenset(
         {
+            "at-least-dpo",
             "beta-is-a-unit",
             "depends-on-log-ratios-only",
             "depends-on-the-margin-only",

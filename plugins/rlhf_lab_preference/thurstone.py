@@ -31,9 +31,11 @@ class Thurstone(RewardObjective):
     reference = "Thurstone 1927"
     claims = frozenset(
         {
+            "bests-sum-to-one",
             "convex-in-scores",
             "depends-on-differences-only",
             "gradient-of-its-value",
+            "hopeless-last-drops-out",
             "log-two-at-equal-scores",
             "non-negative",
             "orders-alike-at-equal-scores",

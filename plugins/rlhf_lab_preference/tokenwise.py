@@ -36,6 +36,7 @@ class TDPO(PreferenceObjective):
             "beta-is-a-unit",
             "chosen-up-rejected-down",
             "chosen-up-rejected-down-at-the-reference",
+            "convex-in-log-probs",
             "depends-on-log-ratios-only",
             "depends-on-the-margin-only",
             "divergence-shifts-the-margin",
@@ -46,6 +47,7 @@ class TDPO(PreferenceObjective):
             "log-two-at-the-reference",
             "non-negative",
             "only-rejected-divergence-pulls",
+            "orders-sum-to-one",
         }
     )
     implements = "tdpo"
@@ -82,10 +84,13 @@ class LDDPO(PreferenceObjective):
     requires = frozenset({"token_log_probs", "token_ref_log_probs", "token_valid"})
     claims = frozenset(
         {
+            "chosen-tokens-up-rejected-down",
             "equal-lengths-weigh-alike",
             "every-row-counts-once",
+            "log-two-at-the-reference",
             "longer-tails-weigh-alpha",
             "non-negative",
+            "orders-sum-to-one",
             "tokens-of-weight-one-are-dpo",
         }
     )

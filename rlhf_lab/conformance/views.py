@@ -112,8 +112,9 @@ def _losses(
             f"a gradient into {leaked[0]}", f"gradient into {' and '.join(moving)} only: detach what is given"
         )
     found = {"L": loss.values.detach()}
+    by_token = "token_log_probs" in gradients and "log_probs" not in gradients  # sums are always there, read or not
     for name in moving:
-        if name in read:
+        if name in read and not (by_token and name == "log_probs"):
             found[f"dL/d{name}"] = gradients.get(name, torch.zeros_like(leaves[name]))
     if loss.weights is not None:
         found["weights"] = weights

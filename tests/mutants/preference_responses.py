@@ -106,6 +106,7 @@ _APO_DOWN: dict[str, Any] = {
     "chosen detached in the margin": lambda s, p, q: p.sigmoid() + (q - p.detach()).sigmoid(),
     "logarithm of the margin": lambda s, p, q: p.sigmoid() - logsigmoid(p - q),
     "half": lambda s, p, q: 0.5 * p.sigmoid() + 0.5 * (q - p).sigmoid(),
+    "chosen drawn to the reference": lambda s, p, q: 0.25 - p.sigmoid() * (-p).sigmoid() + q.sigmoid(),
 }
 
 

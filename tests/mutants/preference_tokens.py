@@ -107,6 +107,8 @@ _WEIGHT: dict[str, Any] = {
 _END: dict[str, Any] = {
     "D14 -log(sigmoid(x))": lambda s, a, b: -(s.beta * (a - b)).sigmoid().log(),
     "beta not read": lambda s, a, b: -logsigmoid(a - b),
+    "D11 swapped": lambda s, a, b: -logsigmoid(s.beta * (b - a)),
+    "drawn back from a wide margin": lambda s, a, b: -logsigmoid(s.beta * (a - b)) + s.beta * (a - b).square() / 16,
 }
 
 

@@ -17,6 +17,7 @@ __all__ = ["answered", "every_step_counts_once", "gradient_of_its_value", "some_
 
 STEP: Final = 2.0**-17  # of central differences, small beside every distance to a kink
 _KINK: Final = 0.01  # a jump of the slope that is told from curvature
+_COARSE: Final = 2.0**16  # a loss whose rounding shows in central differences
 
 
 def answered(check: Check) -> Check:
@@ -72,7 +73,7 @@ def gradient_of_its_value(role: str, field: str) -> Property:
         slope, smooth = torch.zeros_like(x), torch.zeros_like(x, dtype=torch.bool)
         for part in _parts(x, here["L"]):
             up, down = (subject(with_fields(case, {field: x + by * part}))["L"] for by in (STEP, -STEP))
-            even = (up - 2 * here["L"] + down).abs() < _KINK * STEP
+            even = ((up - 2 * here["L"] + down).abs() < _KINK * STEP) & (here["L"].abs() <= _COARSE)
             change = (up - down) / (2 * STEP) * here.get("weights", torch.ones_like(up))
             if x.ndim > up.ndim:  # a loss per row: this candidate's part in it
                 even, change = even[:, None], change[:, None]

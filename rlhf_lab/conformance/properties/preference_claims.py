@@ -16,13 +16,15 @@ from rlhf_lab.conformance.inputs import map_fields
 from rlhf_lab.conformance.properties.losses import gradient_of_its_value
 from rlhf_lab.conformance.properties.response_answers import (
     FAR,
-    SYMBOLS,
     at_ratios,
     at_the_reference,
     claim,
     dpo,
     lengths,
+    pull,
+    rate,
     ratios,
+    slopes,
     swapped,
     whole_rows,
     with_policy,
@@ -34,6 +36,7 @@ from rlhf_lab.types import Rankings
 __all__ = ["CLAIMS"]
 
 _SUMS: Final = ("log_probs", "ref_log_probs", "lengths")
+_MULTIPLES: Final = (1.0, 8.0, FAR)  # of a case's log-ratios, up to where every sigmoid has reached its end
 _OFFSETS: Final = (-1.5, -0.25, -3.0, -0.5)
 
 
@@ -49,7 +52,8 @@ def _counts_once(subject: Subject, case: Rankings) -> None:
     if component.most_candidates() == 2:
         alone = torch.tensor([True, False]).expand_as(case.log_probs).contiguous()
         found = subject(map_fields(case, lambda name, _, x: alone if name == "valid" else x))
-        due = {"weights": torch.zeros_like(answer["weights"]), "dL/dlog_probs": torch.zeros_like(case.log_probs)}
+        none = {symbol: torch.zeros_like(x) for symbol, x in found.items() if symbol.startswith("dL/d")}
+        due = {"weights": torch.zeros_like(answer["weights"]), **none}
         expect_equal(found, due, note="where the rejected response is missing")
 
 
@@ -66,9 +70,20 @@ def _bounded(subject: Subject, case: Rankings) -> None:
 
 
 def _at_least_dpo(subject: Subject, case: Rankings) -> None:
-    a = ratios(case)
-    bound, answer = dpo(a[:, 0] - a[:, 1], subject.parameter("beta", 0.1))["L"], subject(case)
-    expect_equal(answer, {"L": torch.maximum(answer["L"], bound)}, note="= −log σ(β h) or more")
+    for times in _MULTIPLES:
+        far = _spread(case, times)
+        a = ratios(far)
+        bound, answer = dpo(a[:, 0] - a[:, 1], subject.parameter("beta", 0.1))["L"], subject(far)
+        note = f"= −log σ(β h) or more, with log-ratios {times:g} times as large"
+        expect_equal(answer, {"L": torch.maximum(answer["L"], bound)}, note=note)
+
+
+def _spread(case: Rankings, times: float) -> Rankings:
+    """Return the batch with larger log-ratios of log-probabilities that are as high as before, and not above 0."""
+    a = times * ratios(case)
+    highest = case.log_probs + (-ratios(case)).clamp(min=0)
+    due = {"log_probs": highest + a.clamp(max=0), "ref_log_probs": highest - a.clamp(min=0)}
+    return map_fields(case, lambda name, _, x: due.get(name, x))
 
 
 def _ratios_only(subject: Subject, case: Rankings) -> None:
@@ -77,26 +92,26 @@ def _ratios_only(subject: Subject, case: Rankings) -> None:
     offsets = offsets.view(case.log_probs.shape)
     moved = map_fields(case, lambda name, _, x: x + offsets if name in ("log_probs", "ref_log_probs") else x)
     note = "as before policy and reference changed by the same number for each response"
-    expect_equal(subject(moved), {symbol: subject(case)[symbol] for symbol in SYMBOLS}, note=note)
+    expect_equal(subject(moved), slopes(subject, case), note=note)
 
 
 def _margin_only(subject: Subject, case: Rankings) -> None:
     level = -1.5 - 0.5 * torch.arange(len(case.log_probs)).to(case.log_probs)  # another one for each prompt
     moved = subject(with_policy(case, case.log_probs + level[:, None]))
     note = "as before log π of all responses to a prompt changed by a number of its own"
-    expect_equal(moved, {symbol: subject(case)[symbol] for symbol in SYMBOLS}, note=note)
+    expect_equal(moved, slopes(subject, case), note=note)
 
 
 def _opposite(subject: Subject, case: Rankings) -> None:
-    pull = {"Σ g": subject(case)["dL/dlog_probs"].sum(-1)}
-    expect_equal(pull, {"Σ g": torch.zeros_like(case.log_probs[:, 0])}, note="of a row")
+    total = {"Σ g": pull(subject, case).sum(-1)}
+    expect_equal(total, {"Σ g": torch.zeros_like(case.log_probs[:, 0])}, note="of a row")
 
 
 def _alone(subject: Subject, case: Rankings) -> None:
     for other, name in ((1, "chosen"), (0, "rejected")):
         moved = torch.where(torch.arange(2) == other, case.log_probs - 1.5, case.log_probs)
-        own = {"g": subject(case)["dL/dlog_probs"][:, 1 - other]}
-        found = {"g": subject(with_policy(case, moved))["dL/dlog_probs"][:, 1 - other]}
+        own = {"g": pull(subject, case)[:, 1 - other]}
+        found = {"g": pull(subject, with_policy(case, moved))[:, 1 - other]}
         expect_equal(found, own, note=f"of the {name} response, as before log π of the other one fell by 1.5")
 
 
@@ -104,7 +119,7 @@ def _unit(subject: Subject, case: Rankings) -> None:
     beta = subject.parameter("beta", 0.1)
     far = map_fields(at_ratios(case, 4 * ratios(case)), lambda name, _, x: 4 * x if name == "token_kl" else x)
     wide = subject.of(beta=beta / 4)(far)
-    due = {"L": subject(case)["L"], "dL/dlog_probs": subject(case)["dL/dlog_probs"] / 4}
+    due = {"L": subject(case)["L"], "dL/dlog_probs": pull(subject, case) / 4}
     expect_equal(wide, due, note="= L and g / 4, for β / 4 and log-ratios 4 times as large")
 
 
@@ -113,7 +128,7 @@ def _per_token(subject: Subject, case: Rankings) -> None:
     for longer, name in ((0, "chosen"), (1, "rejected")):
         times = torch.where(torch.arange(2) == longer, 2, 1)
         twice = map_fields(case, lambda field, _, x, times=times: x * times.to(x.dtype) if field in _SUMS else x)  # type: ignore[misc]
-        due = {"L": subject(case)["L"], "dL/dlog_probs": subject(case)["dL/dlog_probs"] / times}
+        due = {"L": subject(case)["L"], "dL/dlog_probs": pull(subject, case) / times}
         expect_equal(
             subject(twice), due, note=f"= L and a half of its g, with every token of the {name} response twice"
         )
@@ -121,27 +136,28 @@ def _per_token(subject: Subject, case: Rankings) -> None:
 
 def _orders_sum_to_one(subject: Subject, case: Rankings) -> None:
     k = case.log_probs.shape[-1]
-    losses = []
-    for order in permutations(range(k)):
-        moved = map_fields(case, lambda _, axes, x, order=order: x[:, list(order)] if axes == "same" else x)  # type: ignore[misc]
-        losses.append(subject(moved)["L"])
+    losses = [subject(_reordered(case, list(order)))["L"] for order in permutations(range(k))]
     total = torch.stack(losses).neg().exp().sum(0)
     expect_equal({"Σ exp(−L)": total}, {"Σ exp(−L)": torch.ones_like(total)}, note="over every order")
 
 
+def _reordered(case: Rankings, order: list[int]) -> Rankings:
+    return map_fields(case, lambda _, axes, x: x[:, order] if axes in ("same", "token") else x)
+
+
 def _flips(subject: Subject, case: Rankings) -> None:
-    rate, a = subject.parameter("label_smoothing", 0.1), ratios(case)
-    right, wrong = subject(case), subject(swapped(case))
-    mean = {"L": wrong["L"] * rate + right["L"] * (1 - rate)}
-    mean["dL/dlog_probs"] = (1 - rate) * right["dL/dlog_probs"] + rate * wrong["dL/dlog_probs"].flip(-1)
+    e, a = rate(subject), ratios(case)
+    right, wrong = slopes(subject, case), slopes(subject, swapped(case))
+    mean = {"L": wrong["L"] * e + right["L"] * (1 - e)}
+    mean["dL/dlog_probs"] = (1 - e) * right["dL/dlog_probs"] + e * wrong["dL/dlog_probs"].flip(-1)
     due = dpo(a[:, 0] - a[:, 1], subject.parameter("beta", 0.1))
-    expect_equal(mean, due, note=f"by dpo, in expectation over labels of which {rate:g} are flipped")
+    expect_equal(mean, due, note=f"by dpo, in expectation over labels of which {e:g} are flipped")
 
 
 def _best_only(subject: Subject, case: Rankings) -> None:
     others = torch.arange(case.log_probs.shape[-1]) > 0
     moved = with_policy(case, torch.where(others, 2 * case.log_probs - 1, case.log_probs))
-    before = {symbol: subject(case)[symbol] for symbol in SYMBOLS}
+    before = slopes(subject, case)
     expect_equal(subject(moved), before, note="as before log π of all but the best changed")
     rest = {"dL/dlog_probs": before["dL/dlog_probs"][:, 1:]}
     expect_equal(rest, {"dL/dlog_probs": torch.zeros_like(case.log_probs[:, 1:])}, note="for all but the best")

@@ -16,6 +16,7 @@ from rlhf_lab.conformance.properties.response_answers import (
     at_ratios,
     at_the_reference,
     claim,
+    pull,
     ratios,
     with_policy,
 )
@@ -24,6 +25,8 @@ from rlhf_lab.conformance.subject import Subject
 from rlhf_lab.types import Rankings
 
 __all__ = ["CLAIMS"]
+
+_MULTIPLES: Final = (1.0, 4.0, 16.0)  # of a case's log-ratios, over the width of a sigmoid for most β
 
 
 def _slopes(subject: Subject, case: Rankings, chosen: float, rejected: float, note: str) -> None:
@@ -55,14 +58,14 @@ def _fades(subject: Subject, case: Rankings) -> None:
     apart = torch.tensor([FAR, -FAR], dtype=torch.float64).expand_as(ratios(case))
     together = [] if case.desirable is None else [apart.abs(), -apart.abs()]  # of a pair only the margin may be far
     for far in (apart, -apart, *together):
-        slope = subject(at_ratios(case, far))["dL/dlog_probs"]
+        slope = pull(subject, at_ratios(case, far))
         note = f"where log(π/π_ref) are {far[0].tolist()}: it teaches nothing more"
         expect_equal({"dL/dlog_probs": slope}, {"dL/dlog_probs": torch.zeros_like(slope)}, note=note)
 
 
 def _signs(subject: Subject, case: Rankings) -> tuple[Tensor, Tensor]:
     """Return the gradient and which responses should rise."""
-    slope = subject(case)["dL/dlog_probs"]
+    slope = pull(subject, case)
     first = torch.tensor([True, False]).expand_as(slope)
     return slope, first if case.desirable is None else case.desirable
 
@@ -82,7 +85,17 @@ def _up_and_down_at_first(subject: Subject, case: Rankings) -> None:
     expect_equal({"dL/dlog_probs": slope}, {"dL/dlog_probs": due}, note=note)
 
 
+def _down_and_apart(subject: Subject, case: Rankings) -> None:
+    for times in _MULTIPLES:
+        slope = pull(subject, at_ratios(case, times * ratios(case)))
+        found = {"dL/da": slope.sum(-1), "dL/dh": -slope[:, 1]}  # L as a function of a and h
+        due = {"dL/da": found["dL/da"].clamp(min=0), "dL/dh": found["dL/dh"].clamp(max=0)}
+        note = f"or of the other sign, with log-ratios {times:g} times as large: descent lowers a and raises h"
+        expect_equal(found, due, note=note)
+
+
 def _convex(subject: Subject, case: Rankings) -> None:
+    pull(subject, case)
     other = case.log_probs.flip(0) - 0.75 * case.log_probs.flip(-1)
     ends = [subject(with_policy(case, x))["L"] for x in (case.log_probs, other)]
     middle = subject(with_policy(case, (case.log_probs + other) / 2))["L"]
@@ -127,6 +140,12 @@ CLAIMS: list[Property] = [
         "g < 0 for the chosen response and g > 0 for the rejected one at π = π_ref",
         _RAFAILOV,
         _up_and_down_at_first,
+    ),
+    claim(
+        "chosen-down-margin-up",
+        "L never falls as a rises at the same h, and never rises as h does at the same a",
+        _ANCHORED,
+        _down_and_apart,
     ),
     claim(
         "convex-in-log-probs",

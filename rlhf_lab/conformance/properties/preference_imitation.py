@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid
 
 from rlhf_lab.conformance.inputs import map_fields
 from rlhf_lab.conformance.properties.preference_limits import beta_of, first, is_dpo, of_equal_length
-from rlhf_lab.conformance.properties.response_answers import SYMBOLS, claim, dpo, lengths, with_policy
+from rlhf_lab.conformance.properties.response_answers import claim, dpo, lengths, slopes, with_policy
 from rlhf_lab.conformance.property import Property, about, expect_equal
 from rlhf_lab.conformance.subject import Subject
 from rlhf_lab.types import Rankings
@@ -66,9 +66,8 @@ def _target_margin(subject: Subject, case: Rankings) -> None:
     """Give the rejected response the margin as a start."""
     gamma = subject.parameter("gamma", 1.0)
     start = -first(torch.ones_like(case.log_probs[:, 0])) * gamma / beta_of(subject) * lengths(case)
-    due = subject.of(gamma=0.0)(with_policy(case, case.log_probs + start))
-    note = "as for gamma = 0 and log π(y_w)/|y_w| less by gamma/β"
-    expect_equal(subject(case), {symbol: due[symbol] for symbol in SYMBOLS}, note=note)
+    due = slopes(subject.of(gamma=0.0), with_policy(case, case.log_probs + start))
+    expect_equal(subject(case), due, note="as for gamma = 0 and log π(y_w)/|y_w| less by gamma/β")
 
 
 def _small_odds(subject: Subject, case: Rankings) -> None:

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.conformance.inputs import map_fields
-from rlhf_lab.conformance.properties.response_answers import at_ratios, at_the_reference, claim, ratios, swapped
+from rlhf_lab.conformance.properties.response_answers import (
+    at_ratios,
+    at_the_reference,
+    claim,
+    pull,
+    rate,
+    ratios,
+    swapped,
+)
 from rlhf_lab.conformance.property import Property, Violation, about, expect_equal
 from rlhf_lab.conformance.subject import Subject
 from rlhf_lab.types import Rankings
@@ -45,7 +53,7 @@ def _half_over_beta(subject: Subject, case: Rankings) -> None:
 
 
 def _smoothed(subject: Subject, case: Rankings) -> None:
-    e, beta = subject.parameter("label_smoothing", 0.1), subject.parameter("beta", 0.1)
+    e, beta = rate(subject), subject.parameter("beta", 0.1)
     if e > 0:
         target = math.log((1 - e) / e) / beta
         _flat(subject, _at_margin(case, target), f"at h = log((1 − e)/e)/β = {target:g}")
@@ -76,20 +84,20 @@ def _fair_label(subject: Subject, case: Rankings) -> None:
 
 
 def _fair_policy(subject: Subject, case: Rankings) -> None:
-    e = subject.parameter("label_smoothing", 1e-3)
+    e = rate(subject)
     due = torch.full_like(case.log_probs[:, 0], -0.5 * math.log(4 * e * (1 - e)))
     expect_equal(subject(at_the_reference(case)), {"L": due}, note="= −½ log 4 e (1 − e) at π = π_ref")
 
 
 def _two_thirds(subject: Subject, case: Rankings) -> None:
     a = torch.full_like(case.log_probs[:, 0], math.log(2) / subject.parameter("beta", 0.1))
-    slope = subject(at_ratios(case, torch.stack([a, ratios(case)[:, 1]], dim=-1)))["dL/dlog_probs"][:, :1]
+    slope = pull(subject, at_ratios(case, torch.stack([a, ratios(case)[:, 1]], dim=-1)))[:, :1]
     expect_equal({"g[chosen]": slope}, {"g[chosen]": torch.zeros_like(slope)}, note="at σ(β a) = 2/3")
 
 
 def _expected(subject: Subject, case: Rankings, chance: float) -> Tensor:
     """Return the gradient in expectation over which response is preferred."""
-    one, other = subject(case)["dL/dlog_probs"], subject(swapped(case))["dL/dlog_probs"].flip(-1)
+    one, other = pull(subject, case), pull(subject, swapped(case)).flip(-1)
     return chance * one + (1 - chance) * other
 
 
@@ -97,9 +105,9 @@ def _population(subject: Subject, case: Rankings, *, linear: bool) -> None:
     beta = subject.parameter("beta", 0.1)
     for chance in _CHANCES:
         target = ((chance - 0.5) if linear else math.log(chance / (1 - chance))) / beta
-        pull = {"E[g]": _expected(_hard(subject), _at_margin(case, target), chance)}
+        mean = {"E[g]": _expected(_hard(subject), _at_margin(case, target), chance)}
         note = f"at h = {target:g}, where the first response is preferred with probability {chance:g}"
-        expect_equal(pull, {"E[g]": torch.zeros_like(pull["E[g]"])}, note=note, tolerance=1e-8)
+        expect_equal(mean, {"E[g]": torch.zeros_like(mean["E[g]"])}, note=note, tolerance=1e-8)
 
 
 def _logit(subject: Subject, case: Rankings) -> None:

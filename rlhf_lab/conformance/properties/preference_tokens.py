@@ -14,7 +14,7 @@ from torch import Tensor
 from rlhf_lab.components import Component
 from rlhf_lab.conformance.inputs import insert, map_fields
 from rlhf_lab.conformance.properties.losses import answered
-from rlhf_lab.conformance.properties.response_answers import claim, dpo, ratios
+from rlhf_lab.conformance.properties.response_answers import claim, dpo, pull, ratios
 from rlhf_lab.conformance.property import Property, Violation, about, expect_equal
 from rlhf_lab.conformance.subject import Subject
 from rlhf_lab.types import Rankings
@@ -83,6 +83,13 @@ def _tail(subject: Subject, case: Rankings) -> None:
     expect_equal(subject(case), slope, note=f"for tokens beyond the shorter response of weight {alpha:g}")
 
 
+def _every_token(subject: Subject, case: Rankings) -> None:
+    _tokens(case)
+    slope = subject(case)[_SLOPE]
+    due = torch.stack([slope[:, 0].clamp(max=0), slope[:, 1].clamp(min=0)], dim=1)
+    expect_equal({_SLOPE: slope}, {_SLOPE: due}, note="or of the other sign, at every token")
+
+
 def _divergence(case: Rankings) -> Tensor:
     if case.token_kl is None:
         raise Violation("token_kl not read", "a component that reads divergences")
@@ -97,11 +104,11 @@ def _shifts(subject: Subject, case: Rankings) -> None:
 
 def _rejected_only(subject: Subject, case: Rankings) -> None:
     _divergence(case)
-    answer = subject.of(stop_gradient=True)(case)
-    pull = subject.parameter("alpha", 0.5) * answer["dL/dlog_probs"][:, 1]
-    due = torch.stack([torch.zeros_like(pull), pull], dim=-1)
+    stopped = subject.of(stop_gradient=True)
+    rejected = subject.parameter("alpha", 0.5) * pull(stopped, case)[:, 1]
+    due = torch.stack([torch.zeros_like(rejected), rejected], dim=-1)
     note = "= 0 of the chosen response, and alpha dL/dlog π of the rejected one, with stop_gradient"
-    expect_equal(answer, {"dL/dtoken_kl": due}, note=note)
+    expect_equal(stopped(case), {"dL/dtoken_kl": due}, note=note)
 
 
 def _reads_tokens(component: Component) -> str | None:
@@ -143,6 +150,13 @@ CLAIMS: list[Property] = [
         "tokens beyond the length of the shorter response count alpha times",
         _LENGTHS,
         _tail,
+        applies=about("token_log_probs"),
+    ),
+    claim(
+        "chosen-tokens-up-rejected-down",
+        "dL/dlog π ≤ 0 at every token of the chosen response and ≥ 0 at every one of the rejected, whatever the policy",
+        _LENGTHS,
+        _every_token,
         applies=about("token_log_probs"),
     ),
     claim(

@@ -25,21 +25,22 @@ from rlhf_lab.types import Rankings
 
 __all__ = [
     "FAR",
-    "SYMBOLS",
     "at_ratios",
     "at_the_reference",
     "claim",
     "dpo",
     "lengths",
     "pairs",
+    "pull",
+    "rate",
     "ratios",
+    "slopes",
     "swapped",
     "whole_rows",
     "with_policy",
 ]
 
 FAR: Final = 2.0**13  # log-ratios where every sigmoid has reached its end
-SYMBOLS: Final = ("L", "dL/dlog_probs")
 _LABELS: Final = frozenset({"ref_log_probs", "lengths", "targets", "ranks", "preference_prob", "margins"})
 _COMPARISONS: Final = (None, "bradley_terry", "plackett_luce")  # likelihoods that are equal for two responses
 
@@ -84,8 +85,36 @@ def at_ratios(case: Rankings, due: Tensor) -> Rankings:
 
 def at_the_reference(case: Rankings) -> Rankings:
     """Return the batch with π = π_ref."""
-    here = at_ratios(case, torch.zeros_like(case.log_probs))
-    return map_fields(here, lambda name, _, x: torch.zeros_like(x) if name == "token_kl" else x)
+    tokens = case.token_ref_log_probs
+    here = case if tokens is not None and case.ref_log_probs is None else at_ratios(case, 0 * case.log_probs)
+
+    def change(name: str, _: str, x: Tensor) -> Tensor:
+        if name == "token_log_probs" and tokens is not None:
+            return tokens
+        return torch.zeros_like(x) if name == "token_kl" else x
+
+    return map_fields(here, change)
+
+
+def pull(subject: Subject, case: Rankings) -> Tensor:
+    """Return ``dL/dlog_probs``; raises ``Violation`` where the component reads those of tokens in their place."""
+    answer = subject(case)
+    if "dL/dlog_probs" not in answer:
+        raise Violation("no dL/dlog_probs", "a component that reads log_probs")
+    return answer["dL/dlog_probs"]
+
+
+def slopes(subject: Subject, case: Rankings) -> Answer:
+    """Return L and ``dL/dlog_probs``; raises ``Violation`` as ``pull`` does."""
+    return {"L": subject(case)["L"], "dL/dlog_probs": pull(subject, case)}
+
+
+def rate(subject: Subject) -> float:
+    """Return ``label_smoothing``; raises ``Violation`` where the component does not know it."""
+    found = subject.parameter("label_smoothing")
+    if found is None:
+        raise Violation("no parameter label_smoothing", "one, which the claim is about")
+    return float(found)
 
 
 def lengths(case: Rankings) -> Tensor:
