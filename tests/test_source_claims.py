@@ -44,14 +44,6 @@ NO_FORMULA = {
     "E08": "wording: unbiased at every size, not in the limit; test_c08",
     "E31": "notation: one letter for action and advantage, one for reward and ratio",
     "E34": "a list of what pseudocode leaves out; its recursion is E15's, its sign E17's",
-    "E37": "naming: objectives called losses, the regularised return called PPO's",
-    "E38": "concept: a tilted mass called an expected reward; test_c34 has the right sum",
-    "E39": "scope: the optimum over all policies; test_c34",
-    "E40": "order of the derivation",
-    "E43": "notation, and a maximum called a loss; E36 has the likelihood, E17 the sign",
-    "E44": "a name: Plackett-Luce",
-    "E45": "meaning: the probability of a ranking, not of beating all others; test_e46 sums it over rankings",
-    "E47": "wording: likelihoods fall, the loss does as well",
 }
 
 

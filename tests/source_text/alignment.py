@@ -1,4 +1,4 @@
-"""The KL-regularised optimum and what follows from it: C05, C30, C34 to C36, E36, E41, E42, E46.
+"""The KL-regularised optimum and what follows from it: C05, C30, C34 to C36, E36, E38, E41 to E46.
 
 A bandit stands for one prompt, its arms for the responses.
 """
@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rlhf_lab.types import Scores
 from rlhf_lab.worlds import TabularMDP
 from source_text.worlds import F64, FAST, bandit, create, noise
 
@@ -160,6 +161,25 @@ def test_c35_samples_for_ten_percent_grow_with_the_range_of_rewards_over_beta() 
     assert needed[0] < 1 and 9000 < needed[-1] < 9900
 
 
+def test_e38_a_tilted_mass_is_no_expected_reward_and_its_form_is_known() -> None:
+    # Printed: the numerator is an expected reward, the denominator the sum of them, so that the ratio is in [0, 1].
+    rewards, reference, beta = torch.tensor([1.0, 0, -2], dtype=F64), noise(3, seed=10).softmax(0), 0.5
+    printed = reference * rewards / (reference @ rewards)
+    assert float(printed.sum()) == pytest.approx(1) and float(printed.min()) < 0 and float(printed.max()) > 1
+    best, normaliser = tilted(rewards, reference, beta)
+    assert float(best.sum()) == pytest.approx(1, abs=1e-15) and float(best.min()) > 0
+    # the denominator is E_ref[exp(r/β)], by Jensen above exp(E_ref[r]/β): no function of the expected reward
+    assert float(normaliser) > math.exp(float(reference @ rewards) / beta)
+    # a level of rewards is no preference, and moves the printed shares
+    torch.testing.assert_close(tilted(rewards + 3, reference, beta)[0], best, rtol=0, atol=1e-15)
+    moved = reference * (rewards + 3) / (reference @ (rewards + 3))
+    assert float((moved - printed).abs().max()) > 0.1
+    # Printed: the form is unknown. But odds of two responses need their two rewards only, neither Z nor a sample.
+    for one, other in itertools.permutations(range(3), 2):
+        odds = float(reference[one] / reference[other]) * math.exp(float(rewards[one] - rewards[other]) / beta)
+        assert float(best[one] / best[other]) == pytest.approx(odds, rel=1e-13)
+
+
 # ---- the reward of a policy
 
 
@@ -212,6 +232,74 @@ def test_e36_a_difference_of_logarithms_is_no_likelihood_of_a_difference() -> No
     # adding c(x) to both scores must change nothing
     torch.testing.assert_close(right(chosen + 1, rejected + 1), right(chosen, rejected), rtol=0, atol=1e-15)
     assert float((printed(chosen + 1, rejected + 1) - printed(chosen, rejected)).abs().min()) > 0.01
+
+
+def test_e43_a_likelihood_is_maximised_or_its_negative_is_minimised() -> None:
+    # Printed: L = -E[log P], then "loss = max". Of three wins and a defeat the minimum of L is at log 3, that of E's
+    # maximum; a loss that is maximised has no end.
+    apart = torch.linspace(-20, 20, 4001, dtype=F64)
+    loss = 0.75 * bradley_terry(apart) + 0.25 * bradley_terry(-apart)
+    assert float(apart[loss.argmin()]) == pytest.approx(math.log(3), abs=0.01)
+    assert int(loss.argmin()) == int((-loss).argmax())
+    assert int(loss.argmax()) == 0  # the farthest to the wrong side
+    assert bool((loss[:1000] > loss[1:1001]).all()) and bool((loss[-1000:] > loss[-1001:-1]).all())
+
+
+def test_e43_a_strength_is_a_number_of_each_response_and_no_product_with_its_name() -> None:
+    # Printed: e^{λ y}. With one λ for all, y = 1, 2, 3 can stand in two orders; with r(x, y) in all six.
+    wins = {
+        tuple((torch.tensor([1.0, 2, 3]) * each).argsort(descending=True).tolist()) for each in (-2.0, -0.5, 0.5, 2.0)
+    }
+    assert wins == {(0, 1, 2), (2, 1, 0)}
+    for order in itertools.permutations(range(3)):
+        rewards = torch.zeros(3, dtype=F64)
+        rewards[list(order)] = torch.tensor([2.0, 1, 0], dtype=F64)
+        chance = (-bradley_terry(rewards[:, None] - rewards)).exp()
+        assert all(float(chance[better, worse]) > 0.7 for better, worse in itertools.pairwise(order))
+        torch.testing.assert_close(chance, rewards.exp()[:, None] / (rewards.exp()[:, None] + rewards.exp()))
+
+
+def bradley_terry(apart: Tensor) -> Tensor:
+    """Return -log P(better beats worse), by the component that users would take, for differences of scores."""
+    batch = Scores(torch.stack([apart, torch.zeros_like(apart)], -1).view(-1, 2))
+    found: Tensor = create("reward_model", "bradley_terry")(batch).values
+    return found.view(apart.shape)
+
+
+def ranked(scores: Tensor) -> dict[tuple[int, ...], float]:
+    """Return the probability of every ranking, best first, by the component that users would take."""
+    orders = list(itertools.permutations(range(len(scores))))
+    losses = create("reward_model", "plackett_luce")(Scores(scores[torch.tensor(orders)])).values
+    return {order: math.exp(-float(loss)) for order, loss in zip(orders, losses, strict=True)}
+
+
+@FAST
+@given(THREE)
+def test_e44_the_model_of_rankings_is_that_of_plackett_and_luce_and_has_bradley_and_terry_as_k_two(s: Tensor) -> None:
+    # Printed: a "PT model" for K > 2. Its formula, written out, is what is registered as plackett_luce ...
+    for order, chance in ranked(s).items():
+        strengths = s[list(order)].exp()
+        printed = math.prod(float(strengths[k] / strengths[k:].sum()) for k in range(3))
+        assert chance == pytest.approx(printed, rel=1e-12)
+    # ... and holds of K = 2 as well, where it is bradley_terry, though printed as another model.
+    assert ranked(s[:2])[0, 1] == pytest.approx(math.exp(-float(bradley_terry(s[0] - s[1]))), rel=1e-12)
+
+
+@FAST
+@given(THREE)
+def test_e45_a_ranking_is_observed_and_does_not_beat_all_others(scores: Tensor) -> None:
+    # Probabilities of what is observed sum to one, and those of i above j do to Bradley and Terry's.
+    chances = ranked(scores)
+    assert sum(chances.values()) == pytest.approx(1, abs=1e-13)
+    for i, j in itertools.permutations(range(3), 2):
+        above = sum(p for order, p in chances.items() if order.index(i) < order.index(j))
+        assert above == pytest.approx(math.exp(-float(bradley_terry(scores[i] - scores[j]))), rel=1e-11)
+    # Printed: that τ beats every other ranking. A duel is won with P(τ) / (P(τ) + P(τ')) = 1 / (1 + x'), and
+    # all five of them with 1 / Π (1 + x'), which is less than 1 / (1 + Σ x') = P(τ), and for the least at most 1/32.
+    for order, p in chances.items():
+        beats_all = math.prod(p / (p + other) for rival, other in chances.items() if rival != order)
+        assert beats_all < p
+        assert p > min(chances.values()) or beats_all <= 0.5**5
 
 
 def test_e46_a_ranking_loss_without_ranks_is_a_constant() -> None:

@@ -1,4 +1,4 @@
-"""Learning from preferences: when it equals playing, and when it does not. C02, C37 to C40, E48.
+"""Learning from preferences: when it equals playing, and when it does not. C02, C37 to C40, E37, E39, E40, E47, E48.
 
 One prompt; its responses are the actions of a softmax, with logits of their own or with features that they share. All
 pairs stand with their exact probabilities as weights, so that nothing is sampled.
@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from rlhf_lab.types import Rankings, Scores
+from rlhf_lab.types import PolicyBatch, Rankings, Scores
 from source_text.alignment import NUMBERS, SCALES, THREE, objective, tilted
 from source_text.worlds import F64, FAST, create, noise
 
@@ -144,6 +144,97 @@ def test_c37_e48_with_a_feature_that_responses_share_one_step_and_two_part() -> 
     assert float(lack) > 1e-3
 
 
+# ---- three objectives, and what each of them reaches
+
+
+def test_e37_an_objective_that_is_maximised_is_no_loss() -> None:
+    # Printed: "DPO Loss: max E[log σ(β h)]". What is called a loss is its negative: ascent on it turns the order round.
+    pair, start = torch.tensor([[0, 1]]), torch.zeros(3, dtype=F64)
+
+    def loss(x: Tensor) -> Tensor:
+        return dpo(x.log_softmax(0), EVEN, pair)[0]
+
+    for sign, right in ((1.0, True), (-1.0, False)):  # descent, and what "max" of a loss asks for
+        arrived = flow(lambda x, sign=sign: sign * loss(x), start, 0.5, 50)  # type: ignore[misc]
+        assert bool(arrived[0] > arrived[1]) is right
+
+
+def test_e37_the_regularised_return_is_not_the_objective_of_ppo() -> None:
+    # Printed: "PPO Loss: max E[r] - β KL". PPO's is the clipped surrogate. At the policy that has played its slope is
+    # that of E[r], or of what is printed where the penalty is part of the reward; beyond the clip it has none.
+    rewards, logits = torch.tensor([1.0, 0, -2], dtype=F64), torch.tensor([1.0, -0.5, 0], dtype=F64)
+    old = logits.log_softmax(0)
+
+    def printed(x: Tensor, beta: float = BETA) -> Tensor:
+        policy = x.softmax(0)
+        return policy @ rewards - beta * policy @ (policy / EVEN).log()
+
+    def surrogate(x: Tensor, paid: Tensor) -> Tensor:
+        every = torch.ones(1, 3, dtype=torch.bool)
+        advantages = (paid - old.exp() @ paid)[None]
+        batch = PolicyBatch(x.log_softmax(0)[None], advantages, every, every, old_log_probs=old[None])
+        return -(old.exp() @ create("objective", "ppo_clip")(batch).values[0])
+
+    penalised = rewards - BETA * (old - EVEN.log())
+    here = slope(printed, logits)
+    torch.testing.assert_close(slope(lambda x: surrogate(x, penalised), logits), here, rtol=0, atol=1e-14)
+    without = slope(lambda x: surrogate(x, rewards), logits)
+    torch.testing.assert_close(without, slope(lambda x: printed(x, 0.0), logits), rtol=0, atol=1e-14)
+    assert float((without - here).abs().max()) > 0.1
+    # every ratio beyond the clip, in the direction of its advantage: nothing pulls; the printed objective still does
+    beyond = logits + 2 * (penalised > old.exp() @ penalised)
+    ratios = (beyond.log_softmax(0) - old).exp()
+    assert float((ratios - 1).abs().min()) > 0.2
+    assert float(slope(lambda x: surrogate(x, penalised), beyond).abs().max()) == 0
+    assert float(slope(printed, beyond).abs().max()) > 0.05
+
+
+def test_e39_the_tilted_reference_is_the_optimum_over_all_policies_and_not_what_a_class_reaches() -> None:
+    # Printed: "PPO's optimum is exactly π_r". Along one shared feature the best policy is another one, and what it
+    # lacks is β KL(π ‖ π_r) > 0; there the return's own gradient, which PPO follows, is 0.
+    rewards = torch.tensor([1.0, 0, 0], dtype=F64)
+    best, normaliser = tilted(rewards, EVEN, BETA)
+
+    def lack(theta: Tensor) -> Tensor:
+        return -objective(shared(theta).exp(), rewards, EVEN, BETA)
+
+    arrived = flow(lack, torch.zeros(1, dtype=F64), 0.2, 2000)
+    assert float(slope(lack, arrived).abs().max()) < 1e-12
+    policy = shared(arrived).exp()
+    missing = float(BETA * normaliser.log() + lack(arrived))
+    assert missing == pytest.approx(float(BETA * policy @ (policy / best).log()), abs=1e-12)
+    assert missing > 0.05
+    # β > 0 and the reference's support are part of the statement: what it never says has no mass in any optimum ...
+    never = torch.tensor([0, 0.5, 0.5], dtype=F64)
+    assert tilted(rewards, never, BETA)[0].tolist() == [0, 0.5, 0.5]
+    # ... and for β = 0 every policy on the best responses is one, whatever the reference
+    level = torch.tensor([1.0, 1, 0], dtype=F64)
+    played = [torch.tensor(x, dtype=F64) @ level for x in ([1.0, 0, 0], [0.3, 0.7, 0])]
+    assert played == [1, 1]
+    tilted_little = tilted(level, torch.tensor([0.2, 0.6, 0.2], dtype=F64), 0.01)[0]
+    torch.testing.assert_close(tilted_little, torch.tensor([0.25, 0.75, 0], dtype=F64), rtol=0, atol=1e-12)
+
+
+def test_e40_the_derivation_does_not_start_from_the_objective_that_it_ends_with() -> None:
+    # Printed as step 1, of which step 2 is to be the solution for a fixed reward: max E[log σ(β h)]. There is no reward
+    # in it: it pulls away from the solution of max E[r] - β KL for any r, and on a single pair has none of its own.
+    pair = torch.tensor([[0, 1]])
+
+    def first(x: Tensor) -> Tensor:
+        return -dpo(x.log_softmax(0), EVEN, pair)[0]
+
+    for rewards in (torch.tensor([1.0, 0, 0], dtype=F64), torch.tensor([3.0, 1, 2], dtype=F64)):
+        best, _ = tilted(rewards, EVEN, BETA)
+        due = slope(lambda x, rewards=rewards: objective(x.softmax(0), rewards, EVEN, BETA), best.log())  # type: ignore[misc]
+        assert float(due.abs().max()) < 1e-15
+        h = (rewards[0] - rewards[1]) / BETA
+        pull = BETA * (-BETA * h).sigmoid()
+        torch.testing.assert_close(slope(first, best.log()), torch.stack([pull, -pull, 0 * pull]), rtol=0, atol=1e-15)
+        assert float(pull) > 0.05
+    values = [first(torch.tensor([x, -x, 0], dtype=F64)) for x in (1.0, 4.0, 16.0, 64.0)]
+    assert all(later > earlier for earlier, later in itertools.pairwise(values))
+
+
 # ---- pairs or rankings
 
 
@@ -219,6 +310,17 @@ def test_c39_with_a_shared_feature_both_fall_and_the_mass_goes_to_what_nobody_ra
     assert float(path[-1, 2].exp()) > 0.99
     losses = torch.stack([dpo(each, EVEN, PAIR, 0.1)[0] for each in path])
     assert bool((losses[1:] < losses[:-1]).all())  # while the loss falls
+
+
+def test_e47_the_likelihoods_of_both_fall_and_the_loss_of_dpo_falls_as_well() -> None:
+    # Printed: "the loss of good and of bad answers rises". What rises is the negative log-likelihood of each.
+    theta, start = torch.zeros(1, dtype=F64), shared(torch.zeros(1, dtype=F64))
+    for _ in range(20):
+        before, theta = theta, flow(lambda x: dpo(shared(x), EVEN, PAIR, 0.1)[0], theta, 10.0, 10)
+        chosen, rejected, _ = (shared(before) - shared(theta)).tolist()  # by how much -log π rose
+        assert 0 < chosen < rejected
+        assert dpo(shared(theta), EVEN, PAIR, 0.1) < dpo(shared(before), EVEN, PAIR, 0.1)
+    assert float((start - shared(theta))[:2].min()) > 1
 
 
 def test_c40_who_tells_every_pair_right_may_play_worse_than_who_has_learned_nothing() -> None:
