@@ -6,6 +6,7 @@ fields that it needs and no other, as the host does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cache
@@ -112,7 +113,7 @@ def _losses(
             f"a gradient into {leaked[0]}", f"gradient into {' and '.join(moving)} only: detach what is given"
         )
     found = {"L": loss.values.detach()}
-    by_token = "token_log_probs" in gradients and "log_probs" not in gradients  # sums are always there, read or not
+    by_token = "token_log_probs" in read and "log_probs" not in gradients  # sums are always there, read or not
     for name in moving:
         if name in read and not (by_token and name == "log_probs"):
             found[f"dL/d{name}"] = gradients.get(name, torch.zeros_like(leaves[name]))
@@ -185,6 +186,10 @@ def _most(component: Any) -> int | None:
     return most
 
 
+def _takes(component: Component) -> float:
+    return _most(component) or math.inf
+
+
 VIEWS: Final[Mapping[str, View]] = {
     each.role: each
     for each in (
@@ -193,8 +198,8 @@ VIEWS: Final[Mapping[str, View]] = {
         View("objective", _objective, lambda _, needed: _policy_batches(needed)),
         View("value", _value, lambda _, needed: _value_batches(needed)),
         View("kl", _kl, lambda c, _: _log_probs(distributions=getattr(c, "distributions", False))),
-        View("preference", _preference, lambda c, needed: _rankings(needed, most=_most(c))),
-        View("reward_model", _reward_model, lambda c, needed: _scores(needed, most=_most(c))),
+        View("preference", _preference, lambda c, needed: _rankings(needed, most=_most(c)), _takes),
+        View("reward_model", _reward_model, lambda c, needed: _scores(needed, most=_most(c)), _takes),
         View("aggregation", _aggregation, lambda _, __: _masks()),
         View("controller", _controller, lambda c, _: _observed(_targets(c))),
     )
