@@ -27,8 +27,8 @@ EXAMPLES = {
     "kl": 60,
     "aggregation": 40,
     "controller": 40,
-    "preference": 12,
-    "reward_model": 12,
+    "preference": 10,
+    "reward_model": 10,
 }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 from hypothesis import strategies as st
 
@@ -37,3 +40,13 @@ def test_cases_too_large_to_be_drawn_together_are_drawn_alone() -> None:
 
 def test_a_strategy_of_one_value_gives_it_each_time() -> None:
     assert draw(st.just(3), 12, 0) == [3] * 12
+
+
+def test_cases_do_not_depend_on_what_else_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Hypothesis draws one number in twenty from the constants of local modules
+    strategy = st.integers(0, 10**6)
+    before = draw.__wrapped__(strategy, 100, 0)
+    (tmp_path / "full_of_numbers.py").write_text(f"NUMBERS = {list(range(1000, 1999))}", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    import_module("full_of_numbers")
+    assert draw.__wrapped__(strategy, 100, 0) == before

@@ -66,10 +66,9 @@ def _gain_only(subject: Subject, case: Rankings) -> None:
 
 
 def _at_zero(subject: Subject, case: Rankings) -> None:
-    beta = subject.parameter("beta", 0.1)
-    weight = torch.where(_desirable(case), subject.parameter("lam_d", 1.0), subject.parameter("lam_u", 1.0))
-    sign = torch.where(_desirable(case), -1.0, 1.0)
-    due = (weight * torch.sigmoid(sign * beta * ratios(case))).mean(-1)
+    beta, lam_d, lam_u = (subject.parameter(name, default) for name, default in _KTO_DEFAULTS.items())
+    gain = beta * ratios(case)
+    due = torch.where(_desirable(case), lam_d * torch.sigmoid(-gain), lam_u * torch.sigmoid(gain)).mean(-1)
     expect_equal(subject(_at_point(case, 0.0)), {"L": due}, note="= the mean of lam σ(∓β a) at z = 0")
 
 
@@ -96,6 +95,7 @@ def _count_once(subject: Subject, case: Rankings) -> None:
 
 
 _KTO: Final = "Ethayarajh et al. 2024, eq. 8"
+_KTO_DEFAULTS: Final = {"beta": 0.1, "lam_d": 1.0, "lam_u": 1.0}
 
 CLAIMS: list[Property] = [
     claim(

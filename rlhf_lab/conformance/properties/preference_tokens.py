@@ -76,7 +76,8 @@ def _equally_long(subject: Subject, case: Rankings) -> None:
 def _tail(subject: Subject, case: Rankings) -> None:
     counted, alpha = _counted(case), subject.parameter("alpha", 0.5)
     shorter = counted.sum(-1).amin(-1)[:, None, None]
-    weight = torch.where(torch.arange(counted.shape[-1]) < shorter, 1.0, alpha).to(torch.float64) * counted
+    within = (torch.arange(counted.shape[-1]) < shorter).double()
+    weight = (within + alpha * (1 - within)) * counted
     whole = (weight * _tokens(case)).sum(-1)
     due = dpo(whole[:, 0] - whole[:, 1], subject.parameter("beta", 0.1))
     slope = {"L": due["L"], _SLOPE: due["dL/dlog_probs"][..., None] * weight}
