@@ -13,7 +13,7 @@ from rlhf_lab.components import AdvantageEstimator, KLEstimator, PolicyObjective
 from rlhf_lab.conformance import Counterexample, Property
 from rlhf_lab.conformance.report import for_json, show_case
 from rlhf_lab.conformance.search import draw
-from rlhf_lab.errors import LabError
+from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.registry import Registry
 from rlhf_lab.types import Advantages, Loss, Rankings, clean
 from rlhf_lab_preference import DPO
@@ -367,3 +367,8 @@ def test_what_a_slot_may_hold_besides_its_default_is_verified_too() -> None:
     failed = {verdict.property.id for verdict in verify(OfPairs, examples=40) if verdict.status == "failed"}
     assert failed >= {"is-dpo", "orders-sum-to-one"}
     assert [verdict.status for verdict in verify(OfPairs(), examples=10, only=["is-dpo"])] == ["passed"]
+
+
+def test_a_name_that_several_papers_share_is_told_with_its_qualifiers() -> None:
+    told = did_you_mean("rpo", ["dpo", "orpo", "rpo_sft", "rpo_iterative"])
+    assert told.startswith("Did you mean 'rpo_iterative' or 'rpo_sft'? ")
