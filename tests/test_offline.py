@@ -12,9 +12,11 @@ from torch import Tensor
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
+from rlhf_lab.training.candidates import Candidates
 from rlhf_lab.training.samples import taker
 from rlhf_lab.types import Loss, Rankings
 from rlhf_lab_trainers.packing import pack, unpack
+from rlhf_lab_trainers.ranking_checks import check_data
 
 
 def learner(seeds: tuple[int, ...] = (0, 1), **changes: Any) -> Any:
@@ -383,3 +385,9 @@ def test_every_objective_trains_on_the_token_world_s_data(role: str, name: str) 
     found, metrics = learning.trained(data, 2)
     assert metrics[-1]["loss"].isfinite().all() and (metrics[-1]["grad_norm"] > 0).all()
     assert found.alive.all() and all(p.isfinite().all() for p in found.actor.parameters())
+
+
+def test_ties_are_counted_in_the_seed_that_is_named() -> None:
+    ranks = torch.tensor([[[0, 1], [0, 1]], [[0, 0], [0, 0]]])
+    with pytest.raises(LabError, match=r"row 0 .* of seed 7 holds nothing but a tie, and so do 1 others"):
+        check_data(Candidates({}, torch.ones_like(ranks), ranks=ranks), PairLoss(), (4, 7))

@@ -64,10 +64,13 @@ def check_data(candidates: Candidates, objective: Any, seeds: tuple[int, ...]) -
     if candidates.ranks is not None and not objective.needs() & {"ranks", "desirable", "targets"}:
         first = candidates.ranks.masked_fill(~valid, torch.iinfo(torch.int64).max).amin(-1, keepdim=True)
         tied = ((candidates.ranks == first) | ~valid).all(-1) & (valid.sum(-1) > 1)
+        if candidates.weights is not None:
+            tied &= candidates.weights > 0
+        others = int(tied[tied.any(1)][:1].sum()) - 1  # of the seed that is named
         _refuse(
-            tied if candidates.weights is None else tied & (candidates.weights > 0),
+            tied,
             seeds,
-            f"holds nothing but a tie, and so do {int(tied[0].sum()) - 1} others; {who} would learn the order in which "
+            f"holds nothing but a tie, and so do {others} others; {who} would learn the order in which "
             "responses stand. Leave ties out, or take rao_kupper or davidson, which read them, as reward_model or as "
             "dpo's likelihood",
         )

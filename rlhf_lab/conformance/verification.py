@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -103,11 +104,19 @@ class Verification:
         )
         varying = type(self.default).model_fields if varied else {}
         self._choices = {name: alternatives(info) for name, info in varying.items()}
-        tried = [type(self.default)(**each) for each in draw(self._parameters, self.examples, self.seed + 1) if each]
-        self._settings = [self.default, *tried]
-        self._widest = max(self._settings, key=self.view.takes)  # what others cannot answer they refuse
         self._smallest: list[Case] = []  # of the properties that failed so far
         self._own: list[tuple[Subject, Case]] = []
+
+    @cached_property
+    def _settings(self) -> list[Component]:
+        """The default and the settings that are tried."""
+        tried = draw(self._parameters, self.examples, self.seed + 1)
+        return [self.default, *(type(self.default)(**each) for each in tried if each)]
+
+    @cached_property
+    def _widest(self) -> Component:
+        """The setting that takes the largest cases; those that others cannot answer they refuse."""
+        return max(self._settings, key=self.view.takes)
 
     def _default(self) -> Component:
         try:

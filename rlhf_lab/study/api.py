@@ -94,9 +94,10 @@ def _one_by_one(plan: Plan, store: Store | None, chain: bool, watch: Watch) -> t
             watch(arm, number, total, (number + fraction) / total)
 
         finished.append(plan.run(number, store, progress, earlier))
-        if chain and len(finished[-1].failed) and finished[-1].failed.all():
-            break
-        if chain:  # of two weights with one name the later stage's are the better trained
+        if chain:
+            if len(finished[-1].failed) and finished[-1].failed.all():
+                break
+            # of two weights with one name the later stage's are the better trained
             earlier |= {name: torch.from_numpy(value) for name, value in finished[-1].weights.items()}
     return tuple(finished)
 

@@ -98,17 +98,21 @@ def _plugin(registry: Registry, component: type[Component]) -> dict[str, str]:
 
 def _content(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _sha256(path)
     except OSError as error:
         raise LabError(f"cannot read {path}: {error}") from None
 
 
 def _digest(component: type[Component]) -> str:
     try:
-        return hashlib.sha256(Path(inspect.getfile(component)).read_bytes()).hexdigest()
+        return _sha256(Path(inspect.getfile(component)))
     except (OSError, TypeError):  # a class that was typed into a notebook has no file
         return "unknown"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _processor() -> str:

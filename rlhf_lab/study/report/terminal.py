@@ -26,8 +26,9 @@ def print_summary(results: Results, console: Console) -> None:
     several = overviews(tables)
     for overview in several:
         console.print(_overview(overview, console.width))
+    told = {overview.environment for overview in several}
     for table in tables:
-        if table.environment not in {overview.environment for overview in several}:
+        if table.environment not in told:
             console.print(_scores(table))
     if any(arm.exact for arm in results.arms):
         console.print(_exact(results, console.width))
