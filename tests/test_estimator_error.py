@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from dense_scores import softmax_scores
 from torch import Tensor
 
 from rlhf_lab.components import AdvantageEstimator, PolicyObjective
@@ -17,7 +18,7 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.registry import load_plugins
 from rlhf_lab.types import Advantages, Loss, PolicyBatch, Trajectories
 from rlhf_lab.worlds import Enumeration, TabularMDP, WorldError, estimator_error, gradient_error
-from rlhf_lab.worlds.outcomes import softmax_scores
+from rlhf_lab.worlds.scores import score_function
 
 F64 = torch.float64
 REGISTRY = load_plugins()
@@ -260,9 +261,7 @@ def test_mean_and_variance_of_the_gradient_equal_a_loop_over_outcomes() -> None:
 
 def test_large_enumerations_are_summed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = gradient_error(layers(), POLICY, CRITIC_FREE[0], REINFORCE, None, 2)
-    monkeypatch.setattr(
-        sys.modules["rlhf_lab.worlds.estimator_error"], "_CHUNK", 30
-    )  # three outcomes at a time, and a rest
+    monkeypatch.setattr(sys.modules["rlhf_lab.worlds.scores"], "_CHUNK", 30)  # three outcomes at a time, and a rest
     parts = gradient_error(layers(), POLICY, CRITIC_FREE[0], REINFORCE, None, 2)
     torch.testing.assert_close(parts.expected, whole.expected)
     assert parts.variance_trace == pytest.approx(whole.variance_trace, rel=1e-12)
@@ -424,3 +423,72 @@ def test_a_component_that_answers_nonsense_is_stopped_at_the_border() -> None:
 
     with pytest.raises(LabError, match=r"advantage 'broken': Advantages\.advantages"):
         estimator_error(layers(), POLICY, Broken(), None, 2)
+
+
+# ---- scores without a table of them
+
+
+def random_outcomes(states: int, actions: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A policy, cells ``[n,t]`` with many repetitions of states and pairs, and weights, some of them 0."""
+    policy = noise(states, actions, seed=1).softmax(-1)
+    cell = (noise(50, steps, seed=2).abs() * 1e6).long() % (states * actions)
+    weights = noise(50, steps, seed=3)
+    return policy, cell, weights * (weights > -0.5)
+
+
+@pytest.mark.parametrize("form", ["softmax", "table", "function"])
+def test_scores_in_either_form_are_those_of_the_dense_table(form: str) -> None:
+    policy, cell, weights = random_outcomes(3, 4, 6)
+    dense = softmax_scores(policy)
+    whole = dense.flatten(0, 1)
+    jacobian: Any = {"softmax": None, "table": dense, "function": lambda s, a: dense[s, a]}[form]
+    found = score_function(policy, jacobian, [cell.flatten()])
+    torch.testing.assert_close(found.norms(cell), whole[cell].square().sum(-1), rtol=0, atol=1e-14)
+    sums = torch.einsum("nt,ntp->np", weights, whole[cell])
+    torch.testing.assert_close(found.squares(cell, weights), sums.square().sum(-1), rtol=0, atol=1e-12)
+    table = noise(3, 4, seed=4)
+    torch.testing.assert_close(found.total(table), table.flatten() @ whole, rtol=0, atol=1e-14)
+
+
+def test_a_jacobian_is_asked_once_for_what_is_visited() -> None:
+    policy, asked = torch.tensor([[1.0, 0.0], [0.5, 0.5]]).repeat(3, 1)[:5], []
+    dense = softmax_scores(policy)
+
+    def jacobian(states: Tensor, actions: Tensor) -> Tensor:
+        asked.append(set(zip(states.tolist(), actions.tolist(), strict=True)))
+        return dense[states, actions]
+
+    outcomes = layers().enumerate(policy, 2)
+    steps = outcomes.trajectories.valid
+    pairs = set(zip(outcomes.states[:, :-1][steps].tolist(), outcomes.actions[steps].tolist(), strict=True))
+    found = gradient_error(layers(), policy, CRITIC_FREE[0], REINFORCE, None, 2, jacobian=jacobian)
+    assert asked == [pairs] and (0, 1) not in pairs
+    due = gradient_error(layers(), policy, CRITIC_FREE[0], REINFORCE, None, 2, jacobian=dense)
+    torch.testing.assert_close(found.expected, due.expected, rtol=0, atol=1e-15)
+    torch.testing.assert_close(found.true, due.true, rtol=0, atol=1e-15)
+    assert found.variance_trace == pytest.approx(due.variance_trace, rel=1e-12)
+    # of another behaviour, also what the policy itself visits: the truth is its own
+    gradient_error(layers(), OTHER, CRITIC_FREE[0], REINFORCE, None, 2, jacobian=jacobian, behaviour=policy)
+    assert pairs < asked[1]
+
+
+# ---- other first states
+
+
+def test_another_start_is_that_of_data_and_truth() -> None:
+    start = torch.tensor([0, 0.25, 0.75, 0, 0], dtype=F64)
+    moved, td = replace(layers(), start=start), make("advantage", "td", gamma=1.0)
+    found = gradient_error(layers(), POLICY, td, REINFORCE, WRONG, 2, start=start)
+    due = gradient_error(moved, POLICY, td, REINFORCE, WRONG, 2)
+    assert torch.equal(found.expected, due.expected) and torch.equal(found.true, due.true)
+    assert found.variance_trace == due.variance_trace
+    other = gradient_error(layers(), POLICY, td, REINFORCE, WRONG, 2, start=start, behaviour=OTHER)
+    assert torch.equal(other.true, due.true) and not torch.allclose(other.expected, due.expected)
+    visits = estimator_error(layers(), POLICY, td, WRONG, 2, start=start).visits
+    torch.testing.assert_close(visits[0].sum(-1), start, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("start", [torch.ones(2) / 2, torch.full((5,), 0.3), torch.tensor([0.5, 0, 0, 0, 0.5])])
+def test_a_start_that_is_none_is_refused(start: Tensor) -> None:
+    with pytest.raises(WorldError, match="start: expected"):
+        layers().enumerate(POLICY, 2, start=start)

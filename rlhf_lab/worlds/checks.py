@@ -13,6 +13,7 @@ from rlhf_lab.worlds.protocol import WorldError
 __all__ = [
     "TABLE_TOLERANCE",
     "checked_policy",
+    "checked_start",
     "demand",
     "demand_distribution",
     "demand_nowhere",
@@ -91,3 +92,15 @@ def checked_policy(
     if legal is not None:
         demand_nowhere((policy > 0) & ~legal, name, "probability 0 for illegal actions")
     return policy
+
+
+def checked_start(start: Tensor | None, own: Tensor, terminal: Tensor) -> Tensor:
+    """Return ``start [s]`` in float64, the world's ``own`` where it is None.
+
+    Raises ``WorldError`` where it is no distribution over states that are not ``terminal [s]``.
+    """
+    if start is None:
+        return own
+    demand(start.shape == own.shape, "start", f"shape {list(own.shape)}", start)
+    demand_distribution(start, "start", terminal)
+    return start.to(torch.float64)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -17,20 +16,19 @@ from rlhf_lab.calling import Aggregator, Estimator, Normalizer, Objective, apply
 from rlhf_lab.types import Advantages, PolicyBatch, clean
 from rlhf_lab.worlds.outcomes import (
     cells,
+    enumerated,
     estimate,
     log_probs,
     probabilities,
     require,
-    softmax_scores,
     step_weights,
     sum_by,
-    with_samples,
+    visited_cells,
 )
 from rlhf_lab.worlds.protocol import Enumeration, ExactWorld
+from rlhf_lab.worlds.scores import Jacobian, score_function
 
 __all__ = ["EstimatorError", "GradientError", "estimator_error", "gradient_error"]
-
-_CHUNK: Final = 4_000_000  # numbers of per-outcome gradients held at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,19 +104,24 @@ def estimator_error(
     behaviour: Tensor | None = None,
     *,
     ref_policy: Tensor | None = None,
-    jacobian: Tensor | None = None,
+    jacobian: Jacobian | None = None,
+    start: Tensor | None = None,
 ) -> EstimatorError:
     """Return the exact error of an advantage estimator of ``policy [s,a]`` under a ``critic [s]`` that may be wrong.
 
     Outcomes are enumerated under ``behaviour`` (None = the policy itself), ``samples`` episodes from one start state at
-    a time (a group estimator needs at least 2), and the visits are the behaviour's. An estimator whose advantages carry
-    the importance weight of their own action, as V-trace's do, estimates ρ A^π: judge it by ``gradient_error``.
+    a time (a group estimator needs at least 2), and the visits are the behaviour's; ``start [s]`` are the first states'
+    probabilities, None the world's own. An estimator whose advantages carry the importance weight of their own action,
+    as V-trace's do, estimates ρ A^π: judge it by ``gradient_error``.
     """
     policy = probabilities(policy)
-    scores = softmax_scores(policy) if jacobian is None else jacobian
-    outcomes, advantages = estimate(world, policy, estimator, critic, horizon, samples, behaviour, ref_policy, scores)
-    table = (horizon, *policy.shape)
+    outcomes = enumerated(world, policy if behaviour is None else behaviour, horizon, samples, start)
     cell = cells(outcomes, policy.shape)
+    scores = None
+    if "score_norms" in estimator.needs():
+        scores = score_function(policy, jacobian, [visited_cells(outcomes, policy.shape)])
+    outcomes, advantages = estimate(outcomes, policy, estimator, critic, ref_policy, scores)
+    table = (horizon, *policy.shape)
     found = clean(advantages.advantages, outcomes.trajectories.valid)
     weight = step_weights(outcomes)
 
@@ -147,40 +150,37 @@ def gradient_error(
     ref_policy: Tensor | None = None,
     normalizer: Normalizer | None = None,
     aggregation: Aggregator | None = None,
-    jacobian: Tensor | None = None,
+    jacobian: Jacobian | None = None,
+    start: Tensor | None = None,
 ) -> GradientError:
     """Return the exact expected gradient of an objective on estimated advantages, and the true gradient beside it.
 
     Data come from ``behaviour`` (None = the policy); ``old_policy`` is the proximal one (None = the behaviour).
-    ``jacobian [s,a,p]`` is ∂ log π(a|s) / ∂θ; None means tabular softmax logits, p = s · a. An outcome is one batch of
-    the objective: its loss sums over the steps of an episode and averages over its ``samples``, unless an
-    ``aggregation`` says otherwise, which may change the scale as well: then compare directions.
+    ``jacobian [s,a,p]`` is ∂ log π(a|s) / ∂θ, or a function of states and actions ``[m]`` that gives it as ``[m,p]``
+    and is asked for what is visited only; None means tabular softmax logits, p = s · a. ``start [s]`` are the first
+    states' probabilities, None the world's own. An outcome is one batch of the objective: its loss sums over the steps
+    of an episode and averages over its ``samples``, unless an ``aggregation`` says otherwise, which may change the
+    scale as well: then compare directions.
 
     The truth is Σ_{t<horizon} E[A^π(s_t,a_t) ∇log π(a_t|s_t)] under the policy itself: the world's
     ``policy_gradient(discounted=False)`` where episodes end within the horizon, hence ∇J where γ = 1 too.
+    Time and memory grow with outcomes · (steps of an outcome)², with a ``jacobian`` the time with outcomes · steps · p.
     """
     policy = probabilities(policy)
-    scores = softmax_scores(policy) if jacobian is None else jacobian
-    outcomes, advantages = estimate(world, policy, estimator, critic, horizon, samples, behaviour, ref_policy, scores)
-    steps = outcomes.trajectories
+    outcomes = enumerated(world, policy if behaviour is None else behaviour, horizon, samples, start)
+    own = outcomes if behaviour is None else enumerated(world, policy, horizon, start=start)
+    scores = score_function(policy, jacobian, [visited_cells(outcomes, policy.shape), visited_cells(own, policy.shape)])
+    visits = sum_by(cells(own, policy.shape, timeless=True), step_weights(own), policy.shape)
+
+    outcomes, advantages = estimate(outcomes, policy, estimator, critic, ref_policy, scores)
     if normalizer is not None:
-        advantages = apply(normalizer, restrict(steps, normalizer), advantages)
-    slopes = _slopes(outcomes, advantages, policy, old_policy, ref_policy, objective, aggregation)
+        advantages = apply(normalizer, restrict(outcomes.trajectories, normalizer), advantages)
+    pushes = -_slopes(outcomes, advantages, policy, old_policy, ref_policy, objective, aggregation)
 
     cell = cells(outcomes, policy.shape, timeless=True).flatten(1)  # [n,samples*t]
-    by_cell = scores.to(torch.float64).flatten(0, 1)  # [s*a,p]
-    expected, square = by_cell.new_zeros(by_cell.shape[1]), 0.0
-    rows = max(1, _CHUNK // max(by_cell.shape))
-    for part in range(0, len(cell), rows):
-        chunk = slice(part, part + rows)
-        pushes = by_cell.new_zeros(len(cell[chunk]), len(by_cell)).scatter_add_(1, cell[chunk], -slopes[chunk])
-        gradients = pushes @ by_cell  # [n,p]
-        expected += outcomes.probabilities[chunk] @ gradients
-        square += float(outcomes.probabilities[chunk] @ gradients.square().sum(1))
-
-    own = outcomes if behaviour is None else with_samples(world.enumerate(policy, horizon), 1)
-    visits = sum_by(cells(own, policy.shape), step_weights(own), (horizon, *policy.shape)).sum(0)
-    true = (visits * world.advantages(policy)).flatten() @ by_cell
+    expected = scores.total(sum_by(cell, outcomes.probabilities[:, None] * pushes, policy.shape))
+    square = float(outcomes.probabilities @ scores.squares(cell, pushes))
+    true = scores.total(visits * world.advantages(policy))
     return GradientError(expected, true, max(square - float(expected.square().sum()), 0.0))
 
 

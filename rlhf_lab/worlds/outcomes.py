@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -12,57 +13,56 @@ from torch import Tensor
 from rlhf_lab.calling import Called, Estimator, apply, restrict
 from rlhf_lab.types import Advantages, PolicyBatch, Trajectories, clean
 from rlhf_lab.worlds.protocol import Enumeration, ExactWorld, WorldError
+from rlhf_lab.worlds.scores import ScoreFunction
 
 __all__ = [
     "cells",
+    "enumerated",
     "estimate",
     "log_probs",
     "probabilities",
     "require",
-    "softmax_scores",
     "step_weights",
     "sum_by",
-    "with_samples",
+    "visited_cells",
 ]
 
 
-def softmax_scores(policy: Tensor) -> Tensor:
-    """Return ∂ log π(a|s) / ∂θ ``[s,a,s*a]`` for tabular softmax logits: 1[s=s'] (1[a=a'] - π(a'|s))."""
-    states, actions = policy.shape
-    eye = torch.eye(actions, dtype=torch.float64, device=policy.device)
-    scores = torch.zeros(states, actions, states, actions, dtype=torch.float64, device=policy.device)
-    each = torch.arange(states, device=policy.device)
-    scores[each, :, each] = eye - policy.to(torch.float64)[:, None, :]
-    return scores.flatten(2)
+def enumerated(
+    world: ExactWorld, policy: Tensor, horizon: int, samples: int = 1, start: Tensor | None = None
+) -> Enumeration:
+    """Return every outcome of acting by ``policy [s,a]``, with a sample axis also where ``samples`` is 1."""
+    return _with_samples(world.enumerate(policy, horizon, samples, start), samples)
 
 
 def estimate(
-    world: ExactWorld,
+    outcomes: Enumeration,
     policy: Tensor,
     estimator: Estimator,
     critic: Tensor | None,
-    horizon: int,
-    samples: int,
-    behaviour: Tensor | None,
     ref_policy: Tensor | None,
-    scores: Tensor,
+    scores: ScoreFunction | None,
 ) -> tuple[Enumeration, Advantages]:
-    """Enumerate, and let the estimator judge every outcome. The trajectories ``[n,samples,t]`` keep all fields."""
-    outcomes = world.enumerate(policy if behaviour is None else behaviour, horizon, samples)
+    """Let the estimator judge every outcome; the trajectories ``[n,samples,t]`` that are returned keep all fields.
+
+    ``scores`` may be None where nobody needs ``score_norms``.
+    """
     if critic is not None:
         outcomes = outcomes.with_values(critic)
-    outcomes = with_samples(outcomes, samples)
+    norms = None
+    if scores is not None:
+        norms = clean(scores.norms(cells(outcomes, policy.shape, timeless=True)), outcomes.trajectories.valid)
     steps = replace(
         outcomes.trajectories,
         target_log_probs=log_probs(policy, outcomes),
         ref_log_probs=None if ref_policy is None else log_probs(ref_policy, outcomes),
-        score_norms=at_steps(scores.to(torch.float64).square().sum(-1), outcomes),
+        score_norms=norms,
     )
     require(estimator, steps)
     return replace(outcomes, trajectories=steps), apply(estimator, restrict(steps, estimator))
 
 
-def with_samples(outcomes: Enumeration, samples: int) -> Enumeration:
+def _with_samples(outcomes: Enumeration, samples: int) -> Enumeration:
     """Return the outcomes with a sample axis also where ``samples`` is 1, so that axis 0 is a run to a component."""
     if samples > 1:
         return outcomes
@@ -93,11 +93,7 @@ def log_probs(policy: Tensor, outcomes: Enumeration) -> Tensor:
 
     An action that ``policy`` never takes has the logarithm of the smallest float64, so that ratios are 0 and not NaN.
     """
-    return at_steps(probabilities(policy).clamp(min=torch.finfo(torch.float64).tiny).log(), outcomes)
-
-
-def at_steps(table: Tensor, outcomes: Enumeration) -> Tensor:
-    """Return ``table [s,a]`` at each step ``[n,samples,t]``, 0 where not valid."""
+    table = probabilities(policy).clamp(min=torch.finfo(torch.float64).tiny).log()
     return clean(table[outcomes.states[..., :-1], outcomes.actions], outcomes.trajectories.valid)
 
 
@@ -109,13 +105,18 @@ def cells(outcomes: Enumeration, shape: torch.Size, timeless: bool = False) -> T
     return (base + outcomes.states[..., :-1]) * actions + outcomes.actions
 
 
+def visited_cells(outcomes: Enumeration, shape: torch.Size) -> Tensor:
+    """Return the cells ``[m]`` in a table ``[s,a]`` of all steps that are valid."""
+    return cells(outcomes, shape, timeless=True)[outcomes.trajectories.valid]
+
+
 def step_weights(outcomes: Enumeration) -> Tensor:
     """Return the probability with which each step counts ``[n,samples,t]``; samples share their outcome's."""
     valid = outcomes.trajectories.valid
     return valid * (outcomes.probabilities / valid.shape[1])[:, None, None]
 
 
-def sum_by(cell: Tensor, amounts: Tensor, table: tuple[int, ...]) -> Tensor:
+def sum_by(cell: Tensor, amounts: Tensor, table: Sequence[int]) -> Tensor:
     """Return a ``table`` of the ``amounts`` summed over the steps of each cell."""
     total = amounts.new_zeros(math.prod(table))
     return total.index_add_(0, cell.flatten(), amounts.flatten()).view(table)

@@ -128,8 +128,11 @@ class ExactWorld(Protocol):
         """
         ...
 
-    def enumerate(self, policy: Tensor, horizon: int, samples: int = 1) -> Enumeration:
-        """Return every outcome of at most ``horizon`` steps under one ``policy [s,a]``."""
+    def enumerate(self, policy: Tensor, horizon: int, samples: int = 1, start: Tensor | None = None) -> Enumeration:
+        """Return every outcome of at most ``horizon`` steps under one ``policy [s,a]``.
+
+        ``start [s]`` are the first states' probabilities; None: those of the world.
+        """
         ...
 
 

@@ -18,7 +18,14 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.worlds.branches import Branches
-from rlhf_lab.worlds.checks import checked_policy, demand, demand_distribution, demand_nowhere, demand_price
+from rlhf_lab.worlds.checks import (
+    checked_policy,
+    checked_start,
+    demand,
+    demand_distribution,
+    demand_nowhere,
+    demand_price,
+)
 from rlhf_lab.worlds.distributions import divergence, log
 from rlhf_lab.worlds.enumeration import enumerate_episodes
 from rlhf_lab.worlds.protocol import Enumeration, WorldError
@@ -148,12 +155,13 @@ class SequenceWorld:
         following, values = self._values(policy)
         return visits(self.tree, self.prompt_probs, policy)[..., None] * policy * (following - values[..., None])
 
-    def enumerate(self, policy: Tensor, horizon: int, samples: int = 1) -> Enumeration:
+    def enumerate(self, policy: Tensor, horizon: int, samples: int = 1, start: Tensor | None = None) -> Enumeration:
         """Return every outcome of at most ``horizon`` tokens of one ``policy [s,a]`` in one world (no leading axes)."""
         policy = self._checked(policy)
         if max(self.reward.ndim, policy.ndim) > 2:
             raise WorldError("enumerate: takes one world and one policy, found leading axes; index them first")
-        return enumerate_episodes(self.branches, self.start, self.terminal, policy, horizon, samples)
+        first = checked_start(start, self.start, self.terminal)
+        return enumerate_episodes(self.branches, first, self.terminal, policy, horizon, samples)
 
     # ---- whole responses
 

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from rlhf_lab.worlds.branches import Branches
 from rlhf_lab.worlds.chain import MarkovChain, expect
-from rlhf_lab.worlds.checks import TABLE_TOLERANCE, checked_policy, demand, demand_distribution, demand_nowhere, is_mask
+from rlhf_lab.worlds.checks import (
+    TABLE_TOLERANCE,
+    checked_policy,
+    checked_start,
+    demand,
+    demand_distribution,
+    demand_nowhere,
+    is_mask,
+)
 from rlhf_lab.worlds.enumeration import enumerate_episodes
 from rlhf_lab.worlds.gymnasium_table import read_table
 from rlhf_lab.worlds.protocol import Enumeration, WorldError
@@ -140,12 +148,13 @@ class TabularMDP:
         visits = (chain if discounted else self._chain(policy, 1.0)).visits(self.start)
         return visits[..., None] * policy * self._hide(self._backup(values) - values[..., None], 0.0)
 
-    def enumerate(self, policy: Tensor, horizon: int, samples: int = 1) -> Enumeration:
+    def enumerate(self, policy: Tensor, horizon: int, samples: int = 1, start: Tensor | None = None) -> Enumeration:
         """Return every outcome of at most ``horizon`` steps of one ``policy [s,a]`` in one world (no leading axes)."""
         policy = self._checked(policy)
         if max(self.transition.ndim, self.reward.ndim, policy.ndim + 1) > 3:
             raise WorldError("enumerate: takes one world and one policy, found leading axes; index them first")
-        return enumerate_episodes(self.branches, self.start, self.terminal, policy, horizon, samples)
+        first = checked_start(start, self.start, self.terminal)
+        return enumerate_episodes(self.branches, first, self.terminal, policy, horizon, samples)
 
     def of_run(self, run: int) -> TabularMDP:
         transition, reward = (x.flatten(0, -4)[run] if x.ndim > 3 else x for x in (self.transition, self.reward))

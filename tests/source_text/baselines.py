@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import pytest
 import torch
+from dense_scores import softmax_scores
 
 from rlhf_lab.components import AdvantageEstimator
 from rlhf_lab.types import Advantages, Trajectories
 from rlhf_lab.worlds import estimator_error
-from rlhf_lab.worlds.outcomes import softmax_scores
 from source_text.worlds import F64, POLICY, WRONG, bandit, broken, gradient, make, noise, three_steps
 
 

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import pytest
 import torch
+from dense_scores import softmax_scores
 from torch import Tensor
 
 from rlhf_lab.components import AdvantageEstimator
 from rlhf_lab.types import Advantages, Trajectories
 from rlhf_lab.worlds import TabularMDP
-from rlhf_lab.worlds.outcomes import softmax_scores
 from source_text.worlds import (
     F64,
     LOGITS,

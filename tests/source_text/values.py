@@ -6,13 +6,13 @@ from typing import ClassVar
 
 import pytest
 import torch
+from dense_scores import softmax_scores
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_lab.components import AdvantageEstimator
 from rlhf_lab.types import Advantages, Trajectories
 from rlhf_lab.worlds import TabularMDP, estimator_error
-from rlhf_lab.worlds.outcomes import softmax_scores
 from source_text.worlds import (
     F64,
     FAST,
