@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rlhf_lab.cache import cache_folder, keep
 
 if TYPE_CHECKING:
     from rlhf_lab.components import Component
@@ -42,11 +42,7 @@ def remember(component: type[Component], origin: Origin, verdicts: Iterable[tupl
     content = {"of": _state(component, origin), "verdicts": {name: vars(each) for name, each in sorted(found.items())}}
     path = _path(component, origin)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-        Path(temporary).replace(path)
+        keep(path, json.dumps(content, indent=1).encode())
     except OSError:
         return
 
@@ -66,10 +62,9 @@ def recall(component: type[Component], origin: Origin) -> dict[str, Found]:
 
 
 def _path(component: type[Component], origin: Origin) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     key = hashlib.sha256("\n".join((component.role, component.name, origin.distribution, origin.file)).encode())
     readable = re.sub(r"[^\w.@-]", "_", f"{component.role}-{component.name}")
-    return Path(base) / "rlhf_lab" / "verified" / f"{readable}-{key.hexdigest()[:12]}.json"
+    return cache_folder("verified") / f"{readable}-{key.hexdigest()[:12]}.json"
 
 
 def _state(component: type[Component], origin: Origin) -> dict[str, str]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rlhf_lab.components import Policy
 from rlhf_lab.errors import LabError
 from rlhf_lab.training.candidates import Candidates, Scored
-from rlhf_lab.training.protocols import Evaluation
+from rlhf_lab.training.protocols import Evaluation, Spaces
 from rlhf_lab.training.samples import Samples
 from rlhf_lab.types import clean
 from rlhf_lab_policies.distributions import Categorical, DiagonalGaussian
@@ -52,15 +52,17 @@ class StackedPolicy(Policy):
 class StackedActor(nn.Module, ABC):
     """A policy with weights ``[runs, ...]`` by name; the names of a critic's own weights begin with ``critic``.
 
-    ``states`` is how many states a finite world has, None where observations are vectors.
+    ``spaces`` are those of the environment that it was built for.
     ``block``: where products of matrices are summed over rows, samples are evaluated in multiples of so many rows.
     """
 
     block: ClassVar[int] = 1
+    legal: Tensor | None  # [states, actions] of a finite world in which some actions are illegal
 
-    def __init__(self, weights: Weights, states: int | None) -> None:
+    def __init__(self, weights: Weights, spaces: Spaces) -> None:
         super().__init__()
-        self._states = states
+        self._states = spaces.states
+        self.register_buffer("legal", spaces.legal, persistent=False)
         self._known: Tensor | None = None  # what the reference says in every state
         for name, value in weights.items():
             self.register_parameter(name, nn.Parameter(value))
@@ -198,12 +200,16 @@ class StackedActor(nn.Module, ABC):
     def _asked(self, weights: Weights, responses: Responses) -> Distribution:
         if responses.states is None:
             return self._every_state(weights)
-        return self._distribution(weights, fill(responses.states, self.block), None)
+        return self._lawful(weights, fill(responses.states, self.block))
 
     def _every_state(self, weights: Weights) -> Distribution:
         """Return the distributions in all states of a finite world, in order; override where it takes no asking."""
         states = torch.arange(self._states or 0, device=next(iter(weights.values())).device)
-        return self._distribution(weights, states.expand(self.runs, -1), None)
+        return self._lawful(weights, states.expand(self.runs, -1))
+
+    def _lawful(self, weights: Weights, states: Tensor) -> Distribution:
+        """Return the distributions over the legal actions in ``states [runs, n]`` of a finite world."""
+        return self._distribution(weights, states, None if self.legal is None else self.legal[states])
 
     def score_norms(self, samples: Samples) -> Tensor:
         """Return ‖∇_θ log π(a|s)‖² over the policy's weights θ for every step ``[runs, rows, t]``, without gradient."""

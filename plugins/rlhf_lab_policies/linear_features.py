@@ -89,7 +89,7 @@ class _FeaturesActor(PerStateActor):
     features: Tensor  # [1 or runs, m, d]
 
     def __init__(self, weights: Weights, prompts: int, spaces: Spaces, features: Tensor) -> None:
-        super().__init__(weights, spaces.states)
+        super().__init__(weights, spaces)
         self.register_buffer("features", features, persistent=False)
         self._prompts = prompts
         self._prefixes = spaces.prefixes

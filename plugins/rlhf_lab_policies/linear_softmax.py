@@ -54,23 +54,23 @@ class LinearSoftmax(StackedPolicy):
                 )
             theta += torch.tensor(self.initial).view(shape)
         critic = {"critic": torch.zeros(runs, size)} if self.critic else {}
-        return _LinearActor({"theta": theta, **critic}, spaces.states, features, by_action)
+        return _LinearActor({"theta": theta, **critic}, spaces, features)
 
 
 class _LinearActor(StackedActor):
     block = BLOCK
     features: Tensor | None  # [states, d]
-    action_features: Tensor | None  # [states, actions, d]
+    action_features: Tensor | None  # [states, actions, d], or [m, d]
+    action_rows: Tensor | None  # [states, actions], with the latter
 
-    def __init__(
-        self, weights: Weights, states: int | None, features: Tensor | None, action_features: Tensor | None
-    ) -> None:
-        super().__init__(weights, states)
-        dtype = weights["theta"].dtype
+    def __init__(self, weights: Weights, spaces: Spaces, features: Tensor | None) -> None:
+        super().__init__(weights, spaces)
+        by_action = spaces.action_features
         self.register_buffer("features", features, persistent=False)
         self.register_buffer(
-            "action_features", None if action_features is None else action_features.to(dtype), persistent=False
+            "action_features", None if by_action is None else by_action.to(weights["theta"].dtype), persistent=False
         )
+        self.register_buffer("action_rows", spaces.action_rows, persistent=False)
 
     def _encode(self, weights: Weights, observations: Tensor) -> Tensor:
         return encode(observations, self.features, weights["theta"].dtype)
@@ -79,9 +79,15 @@ class _LinearActor(StackedActor):
         theta = weights["theta"]
         if self.action_features is None:
             return Categorical.from_logits(affine(self._encode(weights, observations), theta), mask)
-        features = self.action_features[observations]  # [runs, n, actions, d]
+        features = self._action_features(observations)
         preferences = affine(features.flatten(1, 2), theta[..., None]).view(features.shape[:-1])
         return Categorical.from_logits(preferences, mask)
+
+    def _action_features(self, observations: Tensor) -> Tensor:
+        """Return x(s,a) ``[runs, n, actions, d]`` of states ``[runs, n]``."""
+        assert self.action_features is not None
+        places = observations if self.action_rows is None else self.action_rows[observations]
+        return self.action_features[places]
 
     def _values(self, weights: Weights, observations: Tensor) -> Tensor | None:
         if "critic" not in weights:
@@ -92,7 +98,7 @@ class _LinearActor(StackedActor):
         score = self._distribution(self.weights, observations, mask).score(actions)  # e_a - π
         if self.action_features is None:
             return score.square().sum(dim=-1) * self._encode(self.weights, observations).square().sum(dim=-1)
-        return feature_norms(score, self.action_features[observations])
+        return feature_norms(score, self._action_features(observations))
 
 
 def feature_norms(scores: Tensor, features: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class MLP(StackedPolicy):
             weights["actor_log_std"] = torch.zeros(runs, 1, spaces.action_size)
         dtype = torch.get_default_dtype()
         weights = {name: weight.to(dtype) for name, weight in weights.items()}
-        return _MLPActor(weights, spaces.states, features, actor, critic, self.activation)
+        return _MLPActor(weights, spaces, features, actor, critic, self.activation)
 
     def _layers(self, network: str) -> Layers:
         """Return the names of a network's layers; those of a shared trunk are the same for both networks."""
@@ -86,13 +86,13 @@ class _MLPActor(StackedActor):
     def __init__(
         self,
         weights: Weights,
-        states: int | None,
+        spaces: Spaces,
         features: Tensor | None,
         actor: Layers,
         critic: Layers,
         activation: Activation,
     ) -> None:
-        super().__init__(weights, states)
+        super().__init__(weights, spaces)
         self.register_buffer("features", features, persistent=False)
         self._actor = actor
         self._critic = critic

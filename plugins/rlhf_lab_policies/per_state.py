@@ -34,7 +34,10 @@ class PerStateActor(StackedActor):
         return Categorical.from_logits(chosen, mask)
 
     def _every_state(self, weights: Weights) -> Categorical:
-        return Categorical.from_table(self._logits(weights))
+        logits = self._logits(weights)
+        if self.legal is None:
+            return Categorical.from_table(logits)
+        return Categorical.from_logits(logits, self.legal.expand_as(logits))
 
     def _values(self, weights: Weights, observations: Tensor) -> Tensor | None:
         return weights["critic"].gather(1, observations) if "critic" in weights else None

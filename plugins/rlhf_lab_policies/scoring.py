@@ -91,7 +91,9 @@ def scored(responses: Responses, current: Tensor, reference: Tensor | None, fiel
     ref_by_token = responses.of_tokens(reference)
     divergence = None
     if "token_kl" in fields:
-        divergence = total(responses.of_steps((reference.exp() * (reference - current)).sum(dim=-1)))
+        never = reference == -torch.inf  # illegal, where 0 (-inf + inf) is 0
+        apart = (reference - current).masked_fill(never, 0)
+        divergence = total(responses.of_steps((reference.exp() * apart).sum(dim=-1)))
     return replace(
         answer,
         ref_log_probs=total(ref_by_token),

@@ -34,4 +34,4 @@ class TabularAutoregressive(TokenPolicy):
         weights = {"logits": self.scale * streams["logits"].normals(0, states, spaces.actions)}
         if self.critic:
             weights["critic"] = torch.zeros(streams.runs, states)
-        return TabularActor(weights, states)
+        return TabularActor(weights, spaces)

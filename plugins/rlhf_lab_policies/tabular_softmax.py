@@ -46,7 +46,7 @@ class TabularSoftmax(StackedPolicy):
                 )
             logits += torch.tensor(self.initial)
         critic = {"critic": torch.zeros(runs, spaces.states)} if self.critic else {}
-        return TabularActor({"logits": logits, **critic}, spaces.states)
+        return TabularActor({"logits": logits, **critic}, spaces)
 
 
 class TabularActor(PerStateActor):

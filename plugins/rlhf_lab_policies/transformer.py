@@ -79,16 +79,16 @@ class Transformer(TokenPolicy):
         for name, (inputs, outputs, gain) in shapes.items():
             weights[f"{name}_weight"] = orthogonal(streams[name], inputs, outputs, gain)
             weights[f"{name}_bias"] = torch.zeros(runs, 1, outputs, dtype=torch.float64)
-        return _TransformerActor(weights, tokens, self.layers, self.heads)
+        return _TransformerActor(weights, spaces, tokens, self.layers, self.heads)
 
 
 class _TransformerActor(StackedActor):
     block = BLOCK
     strings: Tensor  # [states, t] tokens that a state has read
 
-    def __init__(self, weights: Weights, tokens: Tensor, layers: int, heads: int) -> None:
+    def __init__(self, weights: Weights, spaces: Spaces, tokens: Tensor, layers: int, heads: int) -> None:
         states = tokens.shape[0]
-        super().__init__(weights, states)
+        super().__init__(weights, spaces)
         self._layers = layers
         self._heads = heads
         self._few = states <= FEW_STATES  # then every state is computed, whichever are asked for

@@ -64,6 +64,7 @@ class BuiltFinite:
             features=features,
             action_features=action_features,
             masked=self._legal is not None,
+            legal=self._legal,
         )
         self.move_to(world)
         self._keys = streams["steps"].keys

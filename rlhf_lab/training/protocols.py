@@ -55,11 +55,12 @@ class Spaces:
     states: int | None = None
     observation: tuple[int, ...] = ()
     features: Tensor | None = None  # [states, d] of a finite world; None = one-hot
-    action_features: Tensor | None = (
-        None  # [states, actions, d] for linear action preferences; None = features x actions
-    )
+    # for linear action preferences: [states, actions, d], or [m, d] with a row per pair; None = features x actions
+    action_features: Tensor | None = None
+    action_rows: Tensor | None = None  # [states, actions] int64: the row of action_features that each pair has
     action_size: int = 0
     masked: bool = False  # samples.inputs["mask"] tells the legal actions, True = legal
+    legal: Tensor | None = None  # [states, actions] the same of a finite world; all where nobody acts. None = all
     # of a world of token sequences, where action = token and state = prompt * prefixes + prefix:
     prefixes: int = 0  # states per prompt; 0 = no such world
     tokens: Tensor | None = None  # [states, t] int64: the tokens read so far, the prompt's own first; -1 behind them
