@@ -120,8 +120,7 @@ class Board:
         """Whether a third square lies on the line of a first and a second, strictly between: ``[squares] * 3``."""
         same = self.direction[:, None, :] == self.direction[:, :, None]
         nearer = self.distance[:, None, :] < self.distance[:, :, None]
-        itself = np.eye(self.squares, dtype=bool)[:, None, :]
-        return _kept(same & nearer & ~itself & (self.direction >= 0)[:, :, None])
+        return _kept(same & nearer & (self.direction >= 0)[:, :, None])
 
     @functools.cached_property
     def targets(self) -> Squares:

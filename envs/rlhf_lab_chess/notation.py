@@ -4,7 +4,7 @@ FEN on n x n has n ranks of n files, from the last rank down: ``3k/4/4/KR2 w - -
 the field's name, what was found and what is due; who reads a file sets their ``place``.
 
 Source: Edwards 1994, Portable Game Notation Specification and Implementation Guide, section 16.1 (FEN); Huber and
-Meyer-Kahlen 2004, Universal Chess Interface, "move format".
+Meyer-Kahlen 2000, Universal Chess Interface, "move format".
 """
 
 from __future__ import annotations
