@@ -85,14 +85,22 @@ class Budget(BaseModel):
 
 
 class ExactSettings(BaseModel):
-    """How the exact measures (``estimator_error``, ``gradient_error``) look at the world. No sampling."""
+    """How exact errors (``estimator_error``, ``gradient_error``, ``gradient_along``) look at the world. No sampling."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     horizon: int = Field(default=8, ge=1, description="steps of the enumerated window; longer episodes are cut there")
     samples: int = Field(default=1, ge=1, description="episodes per outcome, for estimators that compare several")
+    starts: int | None = Field(
+        default=None,
+        ge=1,
+        description="enumerate from so many start states only, for data and truth alike: drawn without replacement in "
+        "proportion to the start distribution, the same for every arm and seed, each equally likely afterwards; None: "
+        "the start distribution as it is",
+    )
     critic: Literal["exact", "zero"] = Field(
-        default="exact", description="values that the critic has without its error"
+        default="exact",
+        description="values that the critic has without its error; along a run the critic is the run's own",
     )
     critic_error: float = Field(
         default=0.0, ge=0, description="root mean square of the critic's error, in units of the values' own"

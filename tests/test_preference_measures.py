@@ -210,7 +210,8 @@ def test_a_reward_model_is_shown_by_what_it_reports() -> None:
 
 def test_a_policy_that_gives_up_responses_is_measured_without_nan() -> None:
     found = learner(SPEC)
-    measured = Along(frozenset({"regularised", "likelihood"}), found, lambda: learner(SPEC).actor)
+    spec = make_spec(SPEC, REGISTRY)[0]
+    measured = Along(frozenset({"regularised", "likelihood"}), spec, found, lambda: learner(SPEC).actor)
     found.actor.logits.data[..., 1] = -2000.0  # of probability 0 in float64
     now = measured()
     assert all(not bool(x.isnan().any()) for x in now.values())

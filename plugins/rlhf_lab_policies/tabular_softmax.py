@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -51,6 +53,8 @@ class TabularSoftmax(StackedPolicy):
 
 class TabularActor(PerStateActor):
     """One logit per state and action, and one value per state: weights ``logits`` and perhaps ``critic``."""
+
+    logit_table: ClassVar[bool] = True
 
     def _logits(self, weights: Weights) -> Tensor:
         return weights["logits"]

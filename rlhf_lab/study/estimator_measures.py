@@ -1,116 +1,123 @@
-"""What is measured of the first update alone, and exact errors of estimators; the policy is the untrained one."""
+"""Exact errors of the spec's estimator, and of the gradient made from it: at the initial policy, and along a run."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from rlhf_lab.components import AdvantageEstimator, PolicyObjective
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
-from rlhf_lab.spec import RunSpec
-from rlhf_lab.study.measures import policy_table
-from rlhf_lab.training.step import Reduction, per_run
-from rlhf_lab.types import clean
+from rlhf_lab.spec import ExactSettings, RunSpec
+from rlhf_lab.study.actor_scores import jacobian_of
+from rlhf_lab.study.start_states import start_states
+from rlhf_lab.training.protocols import Learner
 from rlhf_lab.worlds.estimator_error import estimator_error, gradient_error
-from rlhf_lab.worlds.protocol import ExactWorld, open_actions
+from rlhf_lab.worlds.protocol import ExactWorld
 
-__all__ = ["STATIC", "exact_quantities", "first_update"]
+__all__ = ["advantage_errors", "gradient_along", "gradient_errors"]
 
-STATIC = frozenset({"estimator_error", "gradient_error"})
+_GRADIENT: Final = ("gradient_bias", "gradient_variance", "gradient_cosine")
 
 
-def exact_quantities(measures: frozenset[str], spec: RunSpec, seed: int) -> dict[str, float]:
-    """Return the exact error of the spec's estimator, and of its gradient, at the initial policy. No sampling.
+def advantage_errors(spec: RunSpec, world: ExactWorld, actor: Any, policy: Tensor) -> dict[str, float]:
+    """Return bias, variance and MSE of the spec's estimator under ``policy [s,a]``, with the spec's exact settings."""
+    settings = spec.exact
+    error = estimator_error(
+        world,
+        policy,
+        _estimator("estimator_error", spec),
+        _critic(world, policy, settings),
+        horizon=settings.horizon,
+        samples=settings.samples,
+        jacobian=jacobian_of(actor, world, 0),
+        start=start_states(world, settings.starts),
+    )
+    return {
+        "bias": float(error.bias),
+        "squared_bias": float(error.squared_bias),
+        "variance": float(error.variance),
+        "mse": float(error.mse),
+    }
 
-    Where worlds or initial policies differ by seed, they are those of ``seed``.
+
+def gradient_errors(spec: RunSpec, world: ExactWorld, actor: Any, policy: Tensor) -> dict[str, float]:
+    """Return bias, variance and cosine of the spec's gradient at ``policy [s,a]``, with the spec's exact settings."""
+    return _gradient("gradient_error", spec, world, actor, 0, policy, _critic(world, policy, spec.exact))
+
+
+def gradient_along(
+    spec: RunSpec, learner: Learner, world: ExactWorld, reference: Tensor
+) -> tuple[Callable[[Tensor], dict[str, Tensor]], dict[str, dict[str, float]]]:
+    """Measure bias, variance and cosine of the gradient at the present policy, with the run's own critic.
+
+    The critic is 0 where the policy has none; seeds that have failed are NaN. No level is known; the untrained policy,
+    ``reference``, is not asked.
     """
-    streams = Streams([seed])
-    environment = spec.environment.build(1, 1, streams["environment"])
-    world = environment.exact()
-    if world is None:
-        raise LabError(f"environment {spec.environment.name!r} has no exact world, so no exact error can be computed")
+    _estimator("gradient_along", spec)
+    _objective("gradient_along", spec)
+
+    def measured(policy: Tensor) -> dict[str, Tensor]:
+        actor: Any = learner.actor
+        states = torch.arange(len(world.terminal)).expand(len(policy), -1)
+        with torch.no_grad():
+            values = actor.values(states)
+        critic = policy.new_zeros(states.shape) if values is None else values.double()
+        found = {name: policy.new_full((len(policy),), torch.nan) for name in _GRADIENT}
+        for run in learner.alive.nonzero()[:, 0].tolist():
+            errors = _gradient("gradient_along", spec, world.of_run(run), actor, run, policy[run], critic[run])
+            for name, error in errors.items():
+                found[name][run] = error
+        return found
+
+    return measured, {}
+
+
+def _gradient(
+    measure: str, spec: RunSpec, world: ExactWorld, actor: Any, run: int, policy: Tensor, critic: Tensor
+) -> dict[str, float]:
+    """Return the errors of one run's gradient at ``policy [s,a]`` with the values ``critic [s]``."""
+    settings = spec.exact
+    error = gradient_error(
+        world,
+        policy,
+        _estimator(measure, spec),
+        _objective(measure, spec),
+        critic,
+        horizon=settings.horizon,
+        samples=settings.samples,
+        normalizer=spec.normalizer,
+        jacobian=jacobian_of(actor, world, run),
+        start=start_states(world, settings.starts),
+    )
+    return dict(zip(_GRADIENT, (error.relative_bias, error.variance_trace, error.cosine), strict=True))
+
+
+def _estimator(measure: str, spec: RunSpec) -> AdvantageEstimator:
+    """Return the spec's estimator; raises ``LabError`` where it cannot be judged."""
     if spec.advantage is None:
-        raise LabError("estimator_error and gradient_error need an advantage; add `advantage: NAME` to the spec")
+        raise LabError(f"{measure} needs an advantage; add `advantage: NAME` to the spec")
     if spec.advantage.scope == "group" and spec.exact.samples < 2:
         raise LabError(
             f"exact.samples: advantage {spec.advantage.name!r} compares the episodes of a group; give 2 or more"
         )
-    actor = spec.policy.build(environment.spaces, 1, streams["policy"])
-    world = world.of_run(0)
-    policy = policy_table(actor, world)[0]
+    return spec.advantage
+
+
+def _objective(measure: str, spec: RunSpec) -> PolicyObjective:
+    if spec.objective is None:
+        raise LabError(f"{measure} needs an objective; add `objective: NAME` to the spec")
+    return spec.objective
+
+
+def _critic(world: ExactWorld, policy: Tensor, settings: ExactSettings) -> Tensor:
+    """Return the values ``[states]`` that the settings give to the critic."""
     values = world.state_values(policy)
-    settings = spec.exact
-    critic = (values if settings.critic == "exact" else torch.zeros_like(values)) + settings.critic_error * _pattern(
-        world, values
-    )
-    found: dict[str, float] = {}
-    if "estimator_error" in measures:
-        error = estimator_error(
-            world, policy, spec.advantage, critic, horizon=settings.horizon, samples=settings.samples
-        )
-        found |= {
-            "bias": float(error.bias),
-            "squared_bias": float(error.squared_bias),
-            "variance": float(error.variance),
-            "mse": float(error.mse),
-        }
-    if "gradient_error" in measures:
-        if spec.objective is None:
-            raise LabError("gradient_error needs an objective; add `objective: NAME` to the spec")
-        gradient = gradient_error(
-            world,
-            policy,
-            spec.advantage,
-            spec.objective,
-            critic,
-            horizon=settings.horizon,
-            samples=settings.samples,
-            normalizer=spec.normalizer,
-            jacobian=_jacobian(actor, world),
-        )
-        found |= {
-            "gradient_bias": float(gradient.relative_bias),
-            "gradient_variance": float(gradient.variance_trace),
-            "gradient_cosine": float(gradient.cosine),
-        }
-    return found
-
-
-def first_update(learner: Any) -> dict[str, Tensor]:
-    """Return the first update's loss and gradient on one batch, beside the score-function gradient; ``[runs]`` each.
-
-    ``loss_plus_mean_advantage`` is 0 where the loss is minus the mean advantage; ``gradient_difference`` is the
-    distance to the gradient of -mean(A log pi), relative to that gradient's norm.
-    """
-    if not hasattr(learner, "policy_loss"):
-        raise LabError("measure: first_update needs a trainer with a policy objective, such as online")
-    batch, _ = learner.estimate(learner.environment.collect(learner.actor, learner.options.size))
-    steps = batch.steps
-    valid, advantages = steps["valid"], steps["advantages"]
-    count = per_run(valid)
-    mean = per_run(advantages) / count
-    evaluation = learner.actor.evaluate(batch.samples)
-    reduction = Reduction(learner.components["aggregation"], valid, steps["ends"])
-    loss, _ = reduction(learner.policy_loss(batch.samples, steps, evaluation))
-    score = -per_run(advantages * clean(evaluation.log_probs, valid)) / count
-    gradient, reference = (_gradient(learner.actor, x) for x in (loss, score))
-    norm = reference.norm(dim=1)
-    return {
-        "loss": loss.detach(),
-        "mean_advantage": mean,
-        "loss_plus_mean_advantage": (loss.detach() + mean).abs(),
-        "grad_norm": gradient.norm(dim=1),
-        "gradient_difference": (gradient - reference).norm(dim=1) / norm,
-    }
-
-
-def _gradient(actor: Any, loss: Tensor) -> Tensor:
-    """Return ``[runs, parameters]``: the gradient of each run's loss."""
-    parameters = list(actor.parameters())
-    parts = torch.autograd.grad(loss.sum(), parameters, retain_graph=True, allow_unused=True)
-    return torch.cat([g.flatten(1) for g in parts if g is not None], dim=1)
+    known = values if settings.critic == "exact" else torch.zeros_like(values)
+    return known + settings.critic_error * _pattern(world, values)
 
 
 def _pattern(world: ExactWorld, values: Tensor) -> Tensor:
@@ -118,21 +125,3 @@ def _pattern(world: ExactWorld, values: Tensor) -> Tensor:
     noise = Streams([0], "critic error").normals(0, len(world.terminal))[0].masked_fill(world.terminal, 0)
     rms = noise[~world.terminal].square().mean().sqrt()
     return noise / rms * values[~world.terminal].square().mean().sqrt()
-
-
-def _jacobian(actor: Any, world: ExactWorld) -> Tensor:
-    """Return ``[states, actions, parameters]``: the gradient of each log-probability."""
-    states = torch.arange(len(world.terminal))[None]
-    legal = open_actions(world)
-    mask = None if legal is None else legal[None]
-    log_probs = actor.action_log_probs(states, mask)[0]
-    parameters = list(actor.parameters())
-    rows = []
-    for entry in log_probs.flatten():
-        if not bool(entry.isfinite()):  # an illegal action has no gradient
-            rows.append(torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64))
-            continue
-        parts = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True)
-        flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, parts, strict=True)]
-        rows.append(torch.cat([g.flatten() for g in flat]).double())
-    return torch.stack(rows).view(*log_probs.shape, -1)

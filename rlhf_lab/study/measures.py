@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from rlhf_lab.errors import LabError
+from rlhf_lab.spec import RunSpec
+from rlhf_lab.study.estimator_measures import gradient_along
 from rlhf_lab.study.preference_measures import likelihood, overoptimisation, regularised
 from rlhf_lab.training.protocols import Actor, Learner
 from rlhf_lab.worlds.protocol import ExactWorld, open_actions
@@ -17,6 +20,7 @@ __all__ = ["ALONG", "Along", "policy_table"]
 
 ALONG: Final = frozenset(
     {"learning_curve", "regret", "value_error", "optimal_action", "regularised", "likelihood", "overoptimisation"}
+    | {"gradient_along"}
 )
 
 
@@ -29,7 +33,13 @@ class Along:
     """
 
     def __init__(
-        self, measure: frozenset[str], learner: Learner, untrained: Callable[[], Actor], *, needed: bool = True
+        self,
+        measure: frozenset[str],
+        spec: RunSpec,
+        learner: Learner,
+        untrained: Callable[[], Actor],
+        *,
+        needed: bool = True,
     ) -> None:
         self.learner = learner
         self.measure = measure & ALONG
@@ -46,7 +56,8 @@ class Along:
             return
         optimum, uniform = self.world.optimal_return(), self.world.expected_return(self.world.uniform_policy())
         self.references["exact_return"] = {"optimum": float(optimum.mean()), "uniform": float(uniform.mean())}
-        for begin in (begin for name, begin in _BEGINNINGS.items() if name in self.measure):
+        beginnings = {**_BEGINNINGS, "gradient_along": partial(gradient_along, spec)}
+        for begin in (begin for name, begin in beginnings.items() if name in self.measure):
             try:
                 found, references = begin(learner, self.world, policy_table(untrained(), self.world))
             except LabError:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from pydantic import BaseModel
@@ -16,15 +17,16 @@ from rlhf_lab.registry import Registry
 from rlhf_lab.spec import Positions, RunSpec, make_spec
 from rlhf_lab.study.arms import Arm, Stage, expand
 from rlhf_lab.study.conclusions import check_names, check_quantities
-from rlhf_lab.study.estimator_measures import STATIC
 from rlhf_lab.study.measures import ALONG
 from rlhf_lab.study.results import ArmResult, selected
 from rlhf_lab.study.runner import label, probe, run_arm, told
 from rlhf_lab.study.schema import Study
+from rlhf_lab.study.static_measures import STATIC
 from rlhf_lab.study.store import Store
 
 __all__ = ["Plan", "make_plan"]
 
+_UNTRAINED: Final = ("estimator_error", "gradient_error")  # measures that are told of a critic
 
 Checked = tuple[RunSpec, list[str]]
 """A checked spec, and what about it is probably not meant."""
@@ -96,17 +98,27 @@ def make_plan(study: Study, registry: Registry, where: Positions | None = None) 
     arms = expand(study, where)
     check_names(study, [arm.name for arm in arms])
     specs = tuple(tuple(_spec(arm, stage, study, registry, where or {}) for stage in arm.stages) for arm in arms)
-    along, exactly = set(study.measure) & ALONG, set(study.measure) & STATIC
+    measured = set(study.measure)
     for spec, _ in itertools.chain.from_iterable(specs):
-        if set(study.measure) - STATIC and spec.trainer is None:
+        if measured - STATIC and spec.trainer is None:
             raise LabError("spec.trainer: what the study measures needs one; add `trainer: NAME`")
-        if "exact" in spec.model_fields_set and not exactly:
-            exact = " or ".join(sorted(STATIC))
-            raise LabError(f"exact: nothing here is measured exactly; measure {exact}, or leave it out")
-    if not along and any(len(stages) > 1 for stages in specs):
+        _check_exact(spec, measured)
+    if not measured & ALONG and any(len(stages) > 1 for stages in specs):
         possible = ", ".join(sorted(ALONG))
         raise LabError(f"stages: nothing that is measured here looks at a trained policy; measure one of {possible}")
     return Plan(study, registry, tuple(arms), specs)
+
+
+def _check_exact(spec: RunSpec, measured: set[str]) -> None:
+    """Raise ``LabError`` for exact settings that nothing reads."""
+    if "exact" not in spec.model_fields_set:
+        return
+    if not measured & {*_UNTRAINED, "gradient_along"}:
+        exact = ", ".join(_UNTRAINED)
+        raise LabError(f"exact: nothing here is measured exactly; measure {exact} or gradient_along, or leave it out")
+    unread = sorted(spec.exact.model_fields_set & {"critic", "critic_error"})
+    if unread and not measured & {*_UNTRAINED}:
+        raise LabError(f"exact.{unread[0]}: gradient_along takes each run's own critic; leave it out")
 
 
 def _spec(arm: Arm, stage: Stage, study: Study, registry: Registry, where: Positions) -> Checked:

@@ -20,10 +20,11 @@ from rlhf_lab.random import Streams
 from rlhf_lab.registry import Registry
 from rlhf_lab.spec import Budget, RunSpec
 from rlhf_lab.study.arms import Arm, Stage
-from rlhf_lab.study.estimator_measures import STATIC, exact_quantities, first_update
+from rlhf_lab.study.first_update import first_update
 from rlhf_lab.study.measures import ALONG, Along
 from rlhf_lab.study.recorder import Recorder
 from rlhf_lab.study.results import ArmResult, Array
+from rlhf_lab.study.static_measures import STATIC, exact_quantities
 from rlhf_lab.study.store import Store, fingerprint
 from rlhf_lab.training.protocols import Actor, Learner, Setup
 from rlhf_lab.training.step import initial_actor
@@ -72,7 +73,7 @@ def _along(spec: RunSpec, measure: frozenset[str], seeds: list[int], learner: Le
     def untrained() -> Actor:
         return initial_actor(_setup(spec, seeds, None), learner.environment.spaces)
 
-    return Along(measure, learner, untrained, needed=needed)
+    return Along(measure, spec, learner, untrained, needed=needed)
 
 
 def probe(

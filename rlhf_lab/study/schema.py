@@ -22,6 +22,7 @@ MEASURES = {
     "that they never show, and their changes since before any training; in arms that learn from data",
     "overoptimisation": "gain of the true and of the paid reward over the untrained policy, and the square root of the "
     "KL to it",
+    "gradient_along": "as gradient_error, at each recorded point: of the policy and with the critic of each run",
     "estimator_error": "exact bias, variance and MSE of the advantage estimator in the first seed's world; no sampling",
     "gradient_error": "exact bias, variance trace and cosine of the expected gradient of the loss summed over each "
     "episode, whatever the aggregation, in the first seed's world; no sampling",

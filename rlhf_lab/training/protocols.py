@@ -80,7 +80,11 @@ class Evaluation:
 
 
 class Actor(Protocol):
-    """A policy with weights: an ``nn.Module`` whose parameters all have a leading run axis, so that runs never mix."""
+    """A policy with weights: an ``nn.Module`` whose parameters all have a leading run axis, so that runs never mix.
+
+    One whose policy is the softmax of a table of weights, one logit per state and action, may say so by an attribute
+    ``logit_table = True``: its exact gradients are then had in closed form.
+    """
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
     def act(self, observations: Tensor, uniforms: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
