@@ -22,7 +22,7 @@ def position_features(ending: Ending) -> Tensor:
     """Return x(s) ``[states, d]`` of positions with white to move, zeros where the game is over, for a critic.
 
     A constant, the kings' distance, black's king's distances to the nearest edge and corner, the man's distance to it,
-    whether the man can be taken, and which man it is, a pawn by its rank.
+    whether the man can be taken, whether white's king guards it, and which man it is, a pawn by its rank.
     """
     facts = [np.ones((len(ending.white), 1)), *_common(ending, ending.white, ending.white_man)]
     found = np.zeros((ending.states, sum(x.shape[1] for x in facts)), dtype=np.float32)

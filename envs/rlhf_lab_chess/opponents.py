@@ -86,9 +86,10 @@ class SoftmaxDefence(Opponent):
 def _worth(ending: Ending) -> NDArray[np.float64]:
     """Return the moves to mate behind each answer ``[b,8]``, -inf where there is none; a draw is above them all."""
     moves = (ending.won.astype(np.float64) + 1) / 2
-    moves[ending.won == DRAW] = moves.max() + 1
+    draw = moves.max() + 1
+    moves[ending.won == DRAW] = draw
     # numbers below 0 take the last places: DEAD is a draw, NONE no answer
-    behind = np.concatenate([moves, [moves.max(), -np.inf]])
+    behind = np.concatenate([moves, [draw, -np.inf]])
     found: Chances = behind[ending.replies]
     return found
 

@@ -34,7 +34,7 @@ def position_of(ending: Ending, state: int, *, white: bool = True) -> Position:
 def state_of(ending: Ending, position: Position) -> int:
     """Return the number of a position in which the side with the man is to move.
 
-    Raises ``BadRowError`` where other men stand on the board, or the side to move has none.
+    Raises ``BadRowError`` where other men stand on the board, the side to move has none, or may still castle.
     """
     own = position if position.white_to_move else mirrored(position)
     pieces = {square: man for square, man in enumerate(own.men) if man and abs(man) != KING}
@@ -46,6 +46,9 @@ def state_of(ending: Ending, position: Position) -> int:
     ((square, man),) = pieces.items()
     if man < 0:
         raise BadRowError("side to move", "has a bare king", found=letter(man), due="the side with the man is to move")
+    if position.castling:
+        due = f"write -; in {ending.name} the king has moved"
+        raise BadRowError("castling", "is no right in this ending", found=position.castling, due=due)
     number = ending.state(own.squares_of(KING)[0], LETTERS[man], square, own.squares_of(-KING)[0])
     assert number is not None  # impossible positions were refused when the FEN was read
     return number

@@ -23,7 +23,7 @@ from rlhf_lab.cache import cache_folder, keep
 from rlhf_lab_chess.geometry import Board
 from rlhf_lab_chess.positions import Positions, positions
 from rlhf_lab_chess.retrograde import Distances, distances
-from rlhf_lab_chess.successors import Replies, black_replies, white_moves
+from rlhf_lab_chess.successors import KING_SLOTS, Replies, black_replies, slots, white_moves
 
 __all__ = ["PROMOTED", "Solved", "solved"]
 
@@ -52,7 +52,7 @@ def solved(board: Board, man: str) -> Solved:
     """Return the solved positions of ``man``; made once per process, and kept between processes where possible."""
     found = positions(board, man)
     path = cache_folder("chess") / f"K{man}K-{board.side}-{LAYOUT}.safetensors"
-    kept = _read(path)
+    kept = _read(path, found)
     if kept is not None:
         moves = {name.removeprefix("moves"): x for name, x in kept.items() if name.startswith("moves")}
         replies = Replies(kept["replies"], kept["checked"])
@@ -66,10 +66,13 @@ def solved(board: Board, man: str) -> Solved:
     return Solved(found, moves, replies, won, lost)
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]] | None:
+def _read(path: Path, found: Positions) -> dict[str, NDArray[Any]] | None:
     """Return what is kept, or None where there is nothing that can be believed."""
-    if not path.is_file():
-        return None
+    try:
+        if not path.is_file():
+            return None
+    except OSError:
+        return None  # what forbids to look forbids to write, too, which is told there
     try:
         with safe_open(path, framework="numpy") as file:
             told = (file.metadata() or {}).get("sha256")
@@ -80,12 +83,30 @@ def _read(path: Path) -> dict[str, NDArray[Any]] | None:
     if told != _digest(arrays):
         _log.warning("%s is damaged: its content is not what its checksum says; its tables are made again", path)
         return None
+    if {name: (x.dtype, x.shape) for name, x in arrays.items()} != _layout(found):
+        _log.warning("%s has other arrays than are due; its tables are made again", path)
+        return None
     return arrays
+
+
+def _layout(found: Positions) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Return type and shape of each array in a file."""
+    white, black = len(found.white), len(found.black)
+    behind = ("", "P", *PROMOTED) if found.man == "P" else (found.man,)
+    moves = (np.dtype(np.int32), (white, KING_SLOTS + len(slots(found.board, found.man))))
+    return {f"moves{each}": moves for each in behind} | {
+        "replies": (np.dtype(np.int32), (black, KING_SLOTS)),
+        "checked": (np.dtype(np.bool_), (black,)),
+        "won": (np.dtype(np.int8), (white,)),
+        "lost": (np.dtype(np.int8), (black,)),
+    }
 
 
 def _keep(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     try:
         keep(path, save(arrays, metadata={"sha256": _digest(arrays)}))
+    except IsADirectoryError:
+        _tell_once(f"{path} is a folder where a file with tables of chess endings should stand; remove it")
     except OSError as error:
         _tell_once(
             f"tables of chess endings cannot be kept in {path.parent} ({error.strerror or error}); every process makes "
