@@ -193,7 +193,7 @@ def test_the_gradient_is_judged_at_every_point_with_the_run_s_own_critic(policy:
     }
     learner = start(make_spec(spec, REGISTRY)[0], [0, 1])
     learner.actor.load_state_dict({name: torch.from_numpy(value) for name, value in found.weights.items()})
-    world = toy_world()
+    world = toy_world(give_up=2.0)  # as it is paid in training
     given: Any = REGISTRY.create("advantage", {**spec["advantage"], "gamma": 0.9})
     for run in range(2):
         critic = learner.actor.values(torch.arange(4).expand(2, -1))

@@ -94,6 +94,10 @@ class BuiltSequences:
             self._world = self._world_of(self.true_rewards)
         return self._world
 
+    def paid(self) -> SequenceWorld:
+        """Return the world of the reward that is paid in training, one per run."""
+        return self._world_of(self.paid_rewards)
+
     def all_responses(self) -> Candidates:
         """Return every response of every prompt: a row per prompt, ``[runs, x, y]``."""
         prompts = torch.arange(self.component.prompts)[None]
@@ -109,7 +113,7 @@ class BuiltSequences:
                 "set trainer.episodes instead of trainer.steps, or responses: 1"
             )
         if not self._paying:
-            self._rollouts.move_to(self._world_of(self.paid_rewards))
+            self._rollouts.move_to(self.paid())
             self._paying = True
         samples = self._rollouts.collect(actor, size)
         if together == 1:

@@ -14,7 +14,7 @@ from rlhf_lab.random import Streams
 from rlhf_lab.spec import ExactSettings, RunSpec
 from rlhf_lab.study.actor_scores import jacobian_of
 from rlhf_lab.study.start_states import start_states
-from rlhf_lab.training.protocols import Learner
+from rlhf_lab.training.protocols import Learner, PaidEnvironment
 from rlhf_lab.worlds.estimator_error import estimator_error, gradient_error
 from rlhf_lab.worlds.protocol import ExactWorld
 
@@ -54,11 +54,14 @@ def gradient_along(
 ) -> tuple[Callable[[Tensor], dict[str, Tensor]], dict[str, dict[str, float]]]:
     """Measure bias, variance and cosine of the gradient at the present policy, with the run's own critic.
 
-    The critic is 0 where the policy has none; seeds that have failed are NaN. No level is known; the untrained policy,
-    ``reference``, is not asked.
+    The world is that of what is paid in training, where the environment tells it: what is judged is the estimator, not
+    the reward. The critic is 0 where the policy has none; seeds that have failed are NaN. No level is known; the
+    untrained policy, ``reference``, is not asked.
     """
     _estimator("gradient_along", spec)
     _objective("gradient_along", spec)
+    environment = learner.environment
+    paid = environment.paid() if isinstance(environment, PaidEnvironment) else world
 
     def measured(policy: Tensor) -> dict[str, Tensor]:
         actor: Any = learner.actor
@@ -68,7 +71,7 @@ def gradient_along(
         critic = policy.new_zeros(states.shape) if values is None else values.double()
         found = {name: policy.new_full((len(policy),), torch.nan) for name in _GRADIENT}
         for run in learner.alive.nonzero()[:, 0].tolist():
-            errors = _gradient("gradient_along", spec, world.of_run(run), actor, run, policy[run], critic[run])
+            errors = _gradient("gradient_along", spec, paid.of_run(run), actor, run, policy[run], critic[run])
             for name, error in errors.items():
                 found[name][run] = error
         return found

@@ -11,16 +11,18 @@ from torch import Tensor
 
 from rlhf_lab.errors import LabError
 from rlhf_lab.spec import RunSpec
+from rlhf_lab.study.ending_measures import ends
 from rlhf_lab.study.estimator_measures import gradient_along
 from rlhf_lab.study.preference_measures import likelihood, overoptimisation, regularised
 from rlhf_lab.training.protocols import Actor, Learner
+from rlhf_lab.worlds.greedy import best_actions
 from rlhf_lab.worlds.protocol import ExactWorld, open_actions
 
-__all__ = ["ALONG", "Along", "policy_table"]
+__all__ = ["ALONG", "Along", "policy_table", "reachable"]
 
 ALONG: Final = frozenset(
     {"learning_curve", "regret", "value_error", "optimal_action", "regularised", "likelihood", "overoptimisation"}
-    | {"gradient_along"}
+    | {"gradient_along", "ends"}
 )
 
 
@@ -85,8 +87,7 @@ class Along:
         if "value_error" in self.measure:
             found["value_error"] = _value_error(actor, world, policy)
         if "optimal_action" in self.measure:
-            best = world.optimal_action_values()
-            optimal = (best >= best.amax(-1, keepdim=True) - 1e-9).to(policy)
+            optimal = best_actions(world.optimal_action_values()).to(policy)
             found["optimal_action"] = (world.start * (policy * optimal).sum(-1)).sum(-1)
         for measured in self._more:
             found |= measured(policy)
@@ -97,6 +98,7 @@ _BEGINNINGS: Final[Mapping[str, Any]] = {
     "regularised": regularised,
     "likelihood": likelihood,
     "overoptimisation": overoptimisation,
+    "ends": ends,
 }
 
 
@@ -121,10 +123,10 @@ def _value_error(actor: Any, world: ExactWorld, policy: Tensor) -> Tensor:
         values: Tensor | None = actor.values(states)
     if values is None:
         raise LabError("measure: value_error needs a policy with a critic; set policy.critic: true")
-    error = (values.double() - world.state_values(policy))[:, _reachable(world)]
+    error = (values.double() - world.state_values(policy))[:, reachable(world)]
     return error.square().mean(-1).sqrt()
 
 
-def _reachable(world: ExactWorld) -> Tensor:
+def reachable(world: ExactWorld) -> Tensor:
     """Return which states an episode can visit, bool ``[s]``, terminal ones left out."""
     return world.occupancy(world.uniform_policy(), discounted=False).reshape(-1, len(world.terminal)).amax(0) > 0

@@ -22,10 +22,16 @@ MEASURES = {
     "that they never show, and their changes since before any training; in arms that learn from data",
     "overoptimisation": "gain of the true and of the paid reward over the untrained policy, and the square root of the "
     "KL to it",
-    "gradient_along": "as gradient_error, at each recorded point: of the policy and with the critic of each run",
+    "gradient_along": "as gradient_error, at each recorded point: of the policy and with the critic of each run, for "
+    "the rewards that are paid in training",
+    "ends": "exact probability of each way in which episodes end, and the mean steps to it, in worlds that tell",
     "estimator_error": "exact bias, variance and MSE of the advantage estimator in the first seed's world; no sampling",
     "gradient_error": "exact bias, variance trace and cosine of the expected gradient of the loss summed over each "
     "episode, whatever the aggregation, in the first seed's world; no sampling",
+    "advantage_signs": "how often an action of high value has a negative advantage, and the largest and the smallest "
+    "advantage, of the initial and of an optimal policy in the first seed's world; no sampling",
+    "paid_optimum": "where a policy that is optimal for what is paid is not optimal, its true return and how episodes "
+    "end under it, in the first seed's world; no sampling",
     "first_update": "loss and gradient of the first update on one batch, against the REINFORCE gradient",
 }
 

@@ -26,6 +26,7 @@ __all__ = [
     "Evaluation",
     "KnownEnvironment",
     "Learner",
+    "PaidEnvironment",
     "RankedEnvironment",
     "RankingActor",
     "Setup",
@@ -144,6 +145,15 @@ class BuiltEnvironment(Protocol):
 
     def state_dict(self) -> dict[str, Tensor]: ...
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+@runtime_checkable
+class PaidEnvironment(Protocol):
+    """A built environment that tells what it pays in training, which need not be what policies are judged by."""
+
+    def paid(self) -> ExactWorld:
+        """Return the world of what ``collect`` pays: that of ``exact``, perhaps with other rewards."""
+        ...
 
 
 @runtime_checkable

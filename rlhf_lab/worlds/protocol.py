@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, runtime_checkable
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from rlhf_lab.types import Trajectories, clean
 from rlhf_lab.worlds.branches import Branches
 
-__all__ = ["Enumeration", "ExactWorld", "WorldError", "open_actions"]
+__all__ = ["Ending", "EndingWorld", "Enumeration", "ExactWorld", "WorldError", "open_actions"]
 
 
 class WorldError(ValueError):
@@ -133,6 +134,29 @@ class ExactWorld(Protocol):
 
         ``start [s]`` are the first states' probabilities; None: those of the world.
         """
+        ...
+
+
+class Ending(Protocol):
+    """How episodes end, by the name of the end; the leading axes ``*b`` are runs."""
+
+    @property
+    def probability(self) -> Mapping[str, Tensor]:
+        """The probability of each end ``[*b]``."""
+        ...
+
+    @property
+    def steps(self) -> Mapping[str, Tensor]:
+        """The mean number of steps of the episodes that end so ``[*b]``; NaN where none does."""
+        ...
+
+
+@runtime_checkable
+class EndingWorld(Protocol):
+    """A world that tells how its episodes end, by mate or by stalemate say."""
+
+    def ending(self, policy: Tensor) -> Ending:
+        """Return how episodes end under ``policy [*b,s,a]``."""
         ...
 
 
