@@ -66,6 +66,7 @@ def test_few_seeds_decide_nothing(score_results: Make) -> None:
         {"kind": "level", "statement": "s", "arm": "a", "published": 10, "tolerance": 50},
         {"kind": "best", "statement": "s", "expected": "a"},
         {"kind": "share", "statement": "s", "arm": "a", "threshold": -50, "share": 0.5},
+        {"kind": "bound", "statement": "s", "arm": "a", "at_least": -50},
     ]
     findings = evaluate(score_results({"a": few + 9, "b": few}, conclusions))
     assert {finding.verdict for finding in findings} == {"undecided"}
@@ -95,6 +96,43 @@ def test_level(score_results: Make, published: float, tolerance: float, verdict:
     (finding,) = evaluate(score_results({"a": scores}, [level]))
     assert finding.verdict == verdict
     assert (finding.published, finding.tolerance, finding.n) == (published, tolerance, 20)
+
+
+@pytest.mark.parametrize(
+    ("bound", "verdict"),
+    [
+        ({"at_least": -0.5}, "reproduced"),  # mean 0 ± .44, see test_level
+        ({"at_least": 0.3}, "undecided"),
+        ({"at_least": -0.3}, "undecided"),
+        ({"at_least": 0.5}, "not reproduced"),
+        ({"at_most": 0.5}, "reproduced"),
+        ({"at_most": 0.3}, "undecided"),
+        ({"at_most": -0.5}, "not reproduced"),
+    ],
+)
+def test_bound_is_decided_by_the_interval(score_results: Make, bound: dict[str, float], verdict: str) -> None:
+    scores = CENTRED / NOISE.std(ddof=1)
+    (finding,) = evaluate(score_results({"a": scores}, [{"kind": "bound", "statement": "s", "arm": "a", **bound}]))
+    assert finding.verdict == verdict and finding.published == next(iter(bound.values()))
+    assert ("seeds would decide" in finding.because) == (verdict == "undecided")
+
+
+def test_a_failed_seed_speaks_against_a_bound_on_either_side(score_results: Make) -> None:
+    # nine scores of -1 and nine of 1, and two failed: counted as -1 the mean is -0.1, counted as 1 it is 0.1
+    scores = np.concatenate([-np.ones(9), np.ones(9), [nan, nan]])
+    both = [{"kind": "bound", "statement": "s", "arm": "a", side: 0.0} for side in ("at_least", "at_most")]
+    findings = evaluate(score_results({"a": scores}, both))
+    assert [finding.effect for finding in findings] == pytest.approx([-0.1, 0.1])
+    assert all("2 failed seeds" in finding.because for finding in findings)
+
+
+def test_bounds_on_exact_quantities_hold_up_to_rounding(score_results: Make) -> None:
+    bounds = [{"at_most": 0.0}, {"at_least": 0.0}, {"at_most": -1e-9}, {"at_least": -1e-9}]
+    claims = [{"kind": "bound", "statement": "s", "arm": "a", "quantity": "largest", **bound} for bound in bounds]
+    results = with_exact(score_results({"a": [0.0]}, claims), {"a": {"largest": 1e-15}})
+    findings = evaluate(results)
+    assert [f.verdict for f in findings] == ["reproduced", "reproduced", "not reproduced", "reproduced"]
+    assert findings[2].because == "exactly 1e-15, which is not at most -1e-9" and findings[0].n == "exact"
 
 
 def test_best_must_be_expected_and_separated(score_results: Make) -> None:

@@ -333,6 +333,12 @@ def test_a_share_is_called_a_share(score_results: Make) -> None:
     assert "<small>share of seeds with reward ≥ 475: a</small>" in page
 
 
+def test_the_side_of_a_bound_is_shown(score_results: Make) -> None:
+    bounds = [{"kind": "bound", "statement": "s", "arm": "a", side: 3.0} for side in ("at_least", "at_most")]
+    page = report_html(score_results({"a": [1.0, 2.0, 3.0, 4.0, 5.0]}, bounds))
+    assert '<td class="n">≥ 3</td>' in page and '<td class="n">≤ 3</td>' in page
+
+
 def test_an_unfinished_study_has_a_report(learning_results: Make, tmp_path: Path) -> None:
     whole = learning_results()
     only_td = {"kind": "curve", "y": "exact_return", "x": "episodes", "arms": ["td"], "title": "Only td"}

@@ -65,6 +65,12 @@ def test_published_figures_are_finite(conclusion: dict[str, Any], key: str, numb
     assert message.endswith(f"found {number!r}")
 
 
+@pytest.mark.parametrize("bounds", [{}, {"at_least": 0.0, "at_most": 1.0}])
+def test_a_bound_is_on_one_side(bounds: dict[str, float]) -> None:
+    message = refusal(conclusions=[{"kind": "bound", "statement": "s", "arm": "base", **bounds}])
+    assert message == "conclusions.0.bound: give exactly one of at_least and at_most"
+
+
 def test_a_known_level_is_finite() -> None:
     message = refusal(references={"exact_return": {"optimum": NAN}})
     assert message == "references.exact_return.optimum: Input should be a finite number, found nan"

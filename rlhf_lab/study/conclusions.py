@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.study import bootstrap, forms, statistics, verdicts
 from rlhf_lab.study.results import ArmResult, Results, matches, scored, selected
-from rlhf_lab.study.schema import Best, Conclusion, Figure, Form, Level, Order, Study
+from rlhf_lab.study.schema import Best, Bound, Conclusion, Figure, Form, Level, Order, Study
 from rlhf_lab.study.verdicts import FEWEST, Finding
 
 __all__ = ["Finding", "check_names", "check_quantities", "evaluate"]
@@ -72,6 +72,8 @@ def evaluate(results: Results) -> list[Finding]:
             findings.append(verdicts.order(results, conclusion, levels.get(number, (False, 0.05))))
         elif isinstance(conclusion, Level):
             findings.append(verdicts.level(results, conclusion))
+        elif isinstance(conclusion, Bound):
+            findings.append(verdicts.bound(results, conclusion))
         elif isinstance(conclusion, Best):
             findings.append(verdicts.best(results, conclusion))
         elif isinstance(conclusion, Form):

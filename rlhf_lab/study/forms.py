@@ -106,6 +106,7 @@ def judge(results: Results, conclusion: Form) -> Finding:
         because += f"; {text.plural(len(fits) - n, 'seed')} without enough points left out"
     judged = f"R\u00b2 of {conclusion.form} for {text.words(conclusion.y)} over {text.words(conclusion.x)}"
     about = (conclusion.statement, conclusion.claim, conclusion.source, conclusion.kind)
+    names, r2 = (arm.name,), interval.value
     return Finding(
-        *about, (arm.name,), conclusion.y, judged, interval.value, interval, n, conclusion.r2, None, verdict, because
+        *about, names, conclusion.y, judged, r2, interval, n, conclusion.r2, None, verdict, because, "at least"
     )

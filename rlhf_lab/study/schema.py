@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["MEASURES", "Best", "Conclusion", "Figure", "Form", "Level", "Order", "Score", "Share", "Study"]
+__all__ = ["MEASURES", "Best", "Bound", "Conclusion", "Figure", "Form", "Level", "Order", "Score", "Share", "Study"]
 
 MEASURES = {
     "learning_curve": "what the trainer reports at each recorded point, and the exact return where the world allows it",
@@ -128,6 +128,32 @@ class Level(_Conclusion):
     quantity: str | None = None
 
 
+class Bound(_Conclusion):
+    """An arm's mean score, or exact quantity, is at least or at most a number."""
+
+    kind: Literal["bound"]
+    arm: str
+    at_least: float | None = Field(default=None, description="lower bound; exactly one of the two is given")
+    at_most: float | None = Field(default=None, description="upper bound")
+    quantity: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give exactly one of at_least and at_most")
+        return self
+
+    @property
+    def bound(self) -> float:
+        """The number."""
+        return next(x for x in (self.at_least, self.at_most) if x is not None)
+
+    @property
+    def side(self) -> Literal["at least", "at most"]:
+        """Which side of the number is claimed."""
+        return "at most" if self.at_least is None else "at least"
+
+
 class Best(_Conclusion):
     """Among the arms that match `among`, the one with the best mean is `expected`."""
 
@@ -164,7 +190,7 @@ class Form(_Conclusion):
         return self.y
 
 
-Conclusion = Annotated[Order | Level | Best | Share | Form, Field(discriminator="kind")]
+Conclusion = Annotated[Order | Level | Bound | Best | Share | Form, Field(discriminator="kind")]
 
 
 class Study(_Model):

@@ -18,7 +18,7 @@ from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.study import bootstrap, statistics, text
 from rlhf_lab.study.bootstrap import Array, Interval
 from rlhf_lab.study.results import Results, matches, shared_scores
-from rlhf_lab.study.schema import Best, Conclusion, Level, Order, Share
+from rlhf_lab.study.schema import Best, Bound, Conclusion, Level, Order, Share
 from rlhf_lab.study.statistics import Direction
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Finding",
     "VerdictName",
     "best",
+    "bound",
     "direction_of",
     "is_exact",
     "level",
@@ -46,7 +47,7 @@ _ROUNDING: Final = 1e-12
 class Finding:
     """A conclusion with the data's answer. ``effect`` is the number judged, ``interval`` its interval (None: exact).
 
-    ``judged`` says in words what ``effect`` is.
+    ``judged`` says in words what ``effect`` is, ``side`` on which side of ``published`` it should be (empty: neither).
     """
 
     statement: str
@@ -63,6 +64,7 @@ class Finding:
     tolerance: float | None
     verdict: VerdictName
     because: str
+    side: Literal["", "at least", "at most"] = ""
 
 
 def order(results: Results, conclusion: Order, judged: tuple[bool, float]) -> Finding:
@@ -134,6 +136,41 @@ def level(results: Results, conclusion: Level) -> Finding:
         width = "the interval is wider than the tolerance" if off <= tolerance else "the interval reaches the tolerance"
         needed = ceil(n * (mean.half_width / room) ** 2) if room > 0 and not isnan(mean.half_width) else None
         because = width + _would_decide(needed, n)
+    return _finding(conclusion, names, quantity, mean.value, mean, n, verdict, because + failed)
+
+
+def bound(results: Results, conclusion: Bound) -> Finding:
+    """Judge that an arm's mean is at least, or at most, a number.
+
+    Its whole 95 % interval is: reproduced. Its whole interval lies beyond: not reproduced. Else undecided. An exact
+    quantity may be beyond by rounding. A failed seed counts as the score that speaks most against the claim.
+    """
+    quantity, names = quantity_of(results, conclusion), (conclusion.arm,)
+    due, side = conclusion.bound, conclusion.side
+    sign = 1 if side == "at least" else -1
+    claimed = f"{side} {text.short(due, 6)}"
+    verdict: VerdictName
+    if is_exact(results, quantity):
+        value = _exact(results, conclusion.arm, quantity)
+        holds = sign * (value - due) >= -_ROUNDING * max(1.0, abs(due))
+        verdict = "reproduced" if holds else "not reproduced"
+        because = f"exactly {text.short(value, 6)}, which is {'' if holds else 'not '}{claimed}"
+        return _finding(conclusion, names, quantity, value, None, "exact", verdict, because)
+    raw = results.quantity(results.arm(conclusion.arm), quantity)
+    (scores,) = statistics.failures_as_worst([raw], "higher" if sign > 0 else "lower")
+    failed = _failed_text(raw)
+    mean, n = bootstrap.stratified_interval(scores, "mean"), len(scores)
+    if few := _too_few(n):
+        return _finding(conclusion, names, quantity, mean.value, mean, n, "undecided", few + failed)
+    worst, best = (mean.low, mean.high) if sign > 0 else (mean.high, mean.low)
+    if sign * (worst - due) >= 0:
+        verdict, because = "reproduced", f"the whole interval of the mean is {claimed}"
+    elif sign * (best - due) < 0:
+        verdict, because = "not reproduced", f"no part of the mean's interval is {claimed}"
+    else:
+        room = abs(mean.value - due)
+        needed = ceil(n * (mean.half_width / room) ** 2) if room > 0 and not isnan(mean.half_width) else None
+        verdict, because = "undecided", f"the mean's interval includes {text.short(due, 6)}" + _would_decide(needed, n)
     return _finding(conclusion, names, quantity, mean.value, mean, n, verdict, because + failed)
 
 
@@ -250,10 +287,12 @@ def _finding(
 ) -> Finding:
     published = conclusion.published if isinstance(conclusion, Level) else None
     published = conclusion.share if isinstance(conclusion, Share) else published
+    published = conclusion.bound if isinstance(conclusion, Bound) else published
+    side = conclusion.side if isinstance(conclusion, Bound) else "at least" if isinstance(conclusion, Share) else ""
     tolerance = conclusion.tolerance if isinstance(conclusion, Level) else None
     about = (conclusion.statement, conclusion.claim, conclusion.source, conclusion.kind)
     judged = judged or text.words(quantity)
-    return Finding(*about, arms, quantity, judged, effect, interval, n, published, tolerance, verdict, because)
+    return Finding(*about, arms, quantity, judged, effect, interval, n, published, tolerance, verdict, because, side)
 
 
 def _share_of(quantity: str, threshold: float, *, upwards: bool) -> str:

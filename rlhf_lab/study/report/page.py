@@ -157,7 +157,9 @@ def _published(finding: Finding) -> str:
     if finding.published is None:
         return ""
     shown = _minus(text.short(finding.published, 6))
-    return f"≥ {shown}" if finding.tolerance is None else f"{shown} ± {text.short(finding.tolerance)}"
+    if finding.tolerance is not None:
+        return f"{shown} ± {text.short(finding.tolerance)}"
+    return f"{'≤' if finding.side == 'at most' else '≥'} {shown}"
 
 
 def _flat(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
