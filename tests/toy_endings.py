@@ -16,7 +16,7 @@ from torch import Tensor
 from rlhf_lab.training.finite import BuiltFinite, FiniteWorld
 from rlhf_lab.worlds import TabularMDP
 
-__all__ = ["Toy", "toy_world"]
+__all__ = ["BuiltToy", "Toy", "toy_world"]
 
 WIN, DRAW = 2, 3
 

@@ -100,7 +100,7 @@ def make_plan(study: Study, registry: Registry, where: Positions | None = None) 
     specs = tuple(tuple(_spec(arm, stage, study, registry, where or {}) for stage in arm.stages) for arm in arms)
     measured = set(study.measure)
     for spec, _ in itertools.chain.from_iterable(specs):
-        if measured - STATIC and spec.trainer is None:
+        if measured - STATIC - {"exhibits"} and spec.trainer is None:
             raise LabError("spec.trainer: what the study measures needs one; add `trainer: NAME`")
         _check_exact(spec, measured)
     if not measured & ALONG and any(len(stages) > 1 for stages in specs):

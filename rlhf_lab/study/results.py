@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.study.schema import Score, Study
+from rlhf_lab.training.exhibits import Exhibit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,7 @@ class ArmResult:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     world: Mapping[str, Any] = field(default_factory=dict)  # the environment's parameters that the truth depends on
+    exhibits: tuple[Exhibit, ...] = ()  # of the first seed's policy
 
     def curve(self, metric: str) -> Array:
         """Return ``[points, seeds]``: a recorded metric, NaN for failed seeds; ``LabError`` where there is none."""

@@ -19,6 +19,7 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.study.conclusions import Finding, evaluate
 from rlhf_lab.study.results import ArmResult, Array, Results, study_to_plain
 from rlhf_lab.study.schema import Study
+from rlhf_lab.training.exhibits import Exhibit
 
 __all__ = ["results_from_json", "results_to_json"]
 
@@ -79,6 +80,7 @@ def _arm_to_plain(arm: ArmResult) -> dict[str, Any]:
         "warnings": list(arm.warnings),
         "seconds": arm.seconds,
         "world": _plain(arm.world),
+        "exhibits": [_plain(asdict(exhibit)) for exhibit in arm.exhibits],
         "x": {axis: _plain(x) for axis, x in arm.x.items()},
         "curves": {metric: _plain(curve) for metric, curve in arm.curves.items()},
     }
@@ -99,6 +101,7 @@ def _arm_from_plain(data: Mapping[str, Any]) -> ArmResult:
         warnings=tuple(data["warnings"]),
         seconds=data["seconds"],
         world=data["world"],
+        exhibits=tuple(Exhibit.from_plain(exhibit) for exhibit in data.get("exhibits", ())),
         x={axis: _array(x) for axis, x in data["x"].items()},
         curves={metric: _array(curve).reshape(-1, len(seeds)) for metric, curve in data["curves"].items()},
     )

@@ -20,12 +20,14 @@ from rlhf_lab.random import Streams
 from rlhf_lab.registry import Registry
 from rlhf_lab.spec import Budget, RunSpec
 from rlhf_lab.study.arms import Arm, Stage
+from rlhf_lab.study.exhibit_measure import exhibits_of
 from rlhf_lab.study.first_update import first_update
 from rlhf_lab.study.measures import ALONG, Along
 from rlhf_lab.study.recorder import Recorder
 from rlhf_lab.study.results import ArmResult, Array
-from rlhf_lab.study.static_measures import STATIC, exact_quantities
+from rlhf_lab.study.static_measures import STATIC, exact_quantities, untrained
 from rlhf_lab.study.store import Store, fingerprint
+from rlhf_lab.training.exhibits import Exhibit
 from rlhf_lab.training.protocols import Actor, Learner, Setup
 from rlhf_lab.training.step import initial_actor
 from rlhf_lab.types import BatchError
@@ -70,10 +72,10 @@ def told(arm: str, registry: Registry) -> Iterator[None]:
 
 
 def _along(spec: RunSpec, measure: frozenset[str], seeds: list[int], learner: Learner, needed: bool) -> Along:
-    def untrained() -> Actor:
+    def first() -> Actor:
         return initial_actor(_setup(spec, seeds, None), learner.environment.spaces)
 
-    return Along(measure, spec, learner, untrained, needed=needed)
+    return Along(measure, spec, learner, first, needed=needed)
 
 
 def probe(
@@ -88,6 +90,8 @@ def probe(
     learner = start(spec, [seed], parameters)
     if measure & ALONG:
         _along(spec, measure, [seed], learner, last)()
+        if last and "exhibits" in measure:
+            exhibits_of(learner.environment, learner.actor)
     return dict(learner.actor.state_dict())
 
 
@@ -181,9 +185,13 @@ def _stage(run: _Run, parameters: Mapping[str, Tensor], progress: Progress) -> A
     failed = np.zeros(len(seeds), dtype=np.bool_)
     references: dict[str, dict[str, float]] = {}
     weights: dict[str, np.ndarray[Any, Any]] = {}
+    exhibits: tuple[Exhibit, ...] = ()
     with told(run.name, run.registry):
-        if run.last and measure & STATIC:
-            exact = exact_quantities(measure, spec, seeds[0])
+        if run.last and measure & (STATIC if measure & ALONG else STATIC | {"exhibits"}):
+            first = untrained(spec, seeds[0])
+            exact = exact_quantities(measure, first)
+            if "exhibits" in measure and not measure & ALONG:
+                exhibits = exhibits_of(first.environment, first.actor)
         if run.last and "first_update" in measure:
             curves = {k: v.numpy()[None] for k, v in first_update(start(spec, seeds, parameters)).items()}
             x = {"iteration": np.zeros(1)}
@@ -194,6 +202,8 @@ def _stage(run: _Run, parameters: Mapping[str, Tensor], progress: Progress) -> A
             curves |= recorder.curves()
             x |= recorder.axes()
             failed, references = ~recorder.alive, recorder.references
+            if run.last and "exhibits" in measure and not failed[0]:
+                exhibits = exhibits_of(learner.environment, learner.actor)
     result = ArmResult(
         name=run.name,
         spec=resolved,
@@ -207,6 +217,7 @@ def _stage(run: _Run, parameters: Mapping[str, Tensor], progress: Progress) -> A
         weights=weights,
         seconds=time.perf_counter() - began,
         world=spec.environment.model_dump(mode="json", exclude=set(spec.environment.training_only)),
+        exhibits=exhibits,
     )
     if not run.last and run.store is not None:
         run.store.finish(result)

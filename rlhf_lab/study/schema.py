@@ -32,6 +32,8 @@ MEASURES = {
     "advantage, of the initial and of an optimal policy in the first seed's world; no sampling",
     "paid_optimum": "where a policy that is optimal for what is paid is not optimal, its true return and how episodes "
     "end under it, in the first seed's world; no sampling",
+    "exhibits": "what the environment shows of the first seed's policy, in pictures and tables: of the final one where "
+    "a curve is measured along a run, else of the initial one",
     "first_update": "loss and gradient of the first update on one batch, against the REINFORCE gradient",
 }
 

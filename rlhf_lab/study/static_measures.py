@@ -17,7 +17,7 @@ from rlhf_lab.study.optimum_measures import advantage_signs, paid_optimum
 from rlhf_lab.training.protocols import BuiltEnvironment
 from rlhf_lab.worlds.protocol import ExactWorld
 
-__all__ = ["STATIC", "exact_quantities"]
+__all__ = ["STATIC", "Untrained", "exact_quantities", "untrained"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,8 @@ _MEASURES: Final[Mapping[str, Callable[[Untrained], dict[str, float]]]] = {
 STATIC: Final = frozenset(_MEASURES)
 
 
-def exact_quantities(measures: frozenset[str], spec: RunSpec, seed: int) -> dict[str, float]:
-    """Return what the static ones among ``measures`` find at the initial policy.
-
-    Where worlds or initial policies differ by seed, they are those of ``seed``.
-    """
+def untrained(spec: RunSpec, seed: int) -> Untrained:
+    """Return the run of ``seed`` before any training; raises ``LabError`` where its world is not known."""
     streams = Streams([seed])
     environment = spec.environment.build(1, 1, streams["environment"])
     world = environment.exact()
@@ -52,7 +49,11 @@ def exact_quantities(measures: frozenset[str], spec: RunSpec, seed: int) -> dict
         raise LabError(f"environment {spec.environment.name!r} has no exact world, so nothing of it is known exactly")
     actor = spec.policy.build(environment.spaces, 1, streams["policy"])
     world = world.of_run(0)
-    run = Untrained(spec, environment, world, actor, policy_table(actor, world)[0])
+    return Untrained(spec, environment, world, actor, policy_table(actor, world)[0])
+
+
+def exact_quantities(measures: frozenset[str], run: Untrained) -> dict[str, float]:
+    """Return what the static ones among ``measures`` find at the initial policy."""
     return {
         quantity: value
         for name, measure in _MEASURES.items()

@@ -15,6 +15,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.study.provenance import changed_file, changed_plugin, resumed
 from rlhf_lab.study.results import ArmResult, Results, scored
 from rlhf_lab.study.schema import Study
+from rlhf_lab.training.exhibits import Exhibit
 
 __all__ = ["Checkpoint", "Store", "fingerprint"]
 
@@ -107,6 +109,7 @@ class Store:
                 warnings=tuple(meta["warnings"]),
                 seconds=meta["seconds"],
                 world=meta["world"],
+                exhibits=tuple(Exhibit.from_plain(exhibit) for exhibit in meta.get("exhibits", ())),
             )
         except KeyError as error:
             raise LabError(f"{path} is damaged (it has no {error}); remove it, and its arm runs anew") from None
@@ -126,6 +129,7 @@ class Store:
             "warnings": arm.warnings,
             "seconds": arm.seconds,
             "world": arm.world,
+            "exhibits": [asdict(exhibit) for exhibit in arm.exhibits],
         }
         self._write(self.arms / f"{_slug(arm.name)}.safetensors", arrays, meta)
         self._guard(lambda: (self.arms / f"{_slug(arm.name)}.checkpoint.safetensors").unlink(missing_ok=True))

@@ -17,6 +17,7 @@ from rlhf_lab.random import Streams
 if TYPE_CHECKING:
     from rlhf_lab.data.ranking import Ranking
     from rlhf_lab.training.candidates import Candidates, Scored
+    from rlhf_lab.training.exhibits import Exhibit
     from rlhf_lab.training.samples import Samples
     from rlhf_lab.worlds.protocol import ExactWorld
 
@@ -24,6 +25,7 @@ __all__ = [
     "Actor",
     "BuiltEnvironment",
     "Evaluation",
+    "ExhibitingEnvironment",
     "KnownEnvironment",
     "Learner",
     "PaidEnvironment",
@@ -153,6 +155,15 @@ class PaidEnvironment(Protocol):
 
     def paid(self) -> ExactWorld:
         """Return the world of what ``collect`` pays: that of ``exact``, perhaps with other rewards."""
+        ...
+
+
+@runtime_checkable
+class ExhibitingEnvironment(Protocol):
+    """A built environment that shows what a policy does in a few chosen places."""
+
+    def exhibits(self, policy: Tensor) -> Sequence[Exhibit]:
+        """Return what to look at of one run's policy ``[states, actions]``; where worlds differ, the first run's."""
         ...
 
 

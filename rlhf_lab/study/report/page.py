@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rlhf_lab.errors import LabError
+from rlhf_lab.pictures import inline_svg
 from rlhf_lab.study import bootstrap, text
 from rlhf_lab.study.conclusions import Finding, evaluate
 from rlhf_lab.study.report.figures import Drawing, draw, figures_of
@@ -64,6 +65,7 @@ def report_html(results: Results, findings: list[Finding] | None = None) -> str:
             tables=[(table, comparisons(table, order)) for table in tables],
             exact=exact,
             exact_names=list(dict.fromkeys(name for arm in exact for name in arm.exact)),
+            exhibited=[arm for arm in results.arms if arm.exhibits],
             paths=paths,
             differences=rows,
             warnings=warnings_of(results, tables),
@@ -120,6 +122,7 @@ def _templates() -> Environment:
         "effect": _effect,
         "published": _published,
         "svg": Markup,  # made by our own code from escaped text
+        "inline_svg": lambda svg, key: Markup(inline_svg(svg, key)),  # made by others, and checked there
     }
     return templates
 
