@@ -37,15 +37,17 @@ def state_of(ending: Ending, position: Position) -> int:
     Raises ``BadRowError`` where other men stand on the board, the side to move has none, or may still castle.
     """
     own = position if position.white_to_move else mirrored(position)
+    sign = 1 if position.white_to_move else -1
     pieces = {square: man for square, man in enumerate(own.men) if man and abs(man) != KING}
     possible = [LETTERS.index(man) for man in ending.men]
     if len(pieces) != 1 or abs(next(iter(pieces.values()))) not in possible:
-        found = "".join(letter(man) for man in pieces.values()) or "bare kings"
+        found = "".join(letter(sign * man) for man in pieces.values()) or "bare kings"
         due = f"{ending.name} has two kings and one of {', '.join(ending.men)}"
         raise BadRowError("placement", "is no position of this ending", found=found, due=due)
     ((square, man),) = pieces.items()
     if man < 0:
-        raise BadRowError("side to move", "has a bare king", found=letter(man), due="the side with the man is to move")
+        due = "the side with the man is to move"
+        raise BadRowError("side to move", "has a bare king", found=letter(sign * man), due=due)
     if position.castling:
         due = f"write -; in {ending.name} the king has moved"
         raise BadRowError("castling", "is no right in this ending", found=position.castling, due=due)
@@ -89,10 +91,10 @@ def write_move(ending: Ending, state: int, slot: int, *, white: bool = True) -> 
 
 
 @cache
-def action_ids(ending: Ending) -> NDArray[np.int64]:
+def action_ids(ending: Ending) -> NDArray[np.int16]:
     """Return the number of each slot's move in the board's encoding ``[w,slots]``, -1 where it is not legal."""
     board = ending.board
-    ids = np.full(ending.moves.shape, -1, dtype=np.int64)
+    ids = np.full(ending.moves.shape, -1, dtype=np.int16)  # 4,671 is the largest
     for kind, man in enumerate(ending.men):
         rows = np.flatnonzero(ending.white_man == kind)
         king, piece, _ = ending.white[rows].T
