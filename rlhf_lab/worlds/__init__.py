@@ -4,8 +4,11 @@ from rlhf_lab.worlds.estimator_error import EstimatorError, GradientError, estim
 from rlhf_lab.worlds.protocol import Enumeration, ExactWorld, WorldError
 from rlhf_lab.worlds.sequences import Optimum, SequenceWorld
 from rlhf_lab.worlds.tabular import TabularMDP
+from rlhf_lab.worlds.turn_ending import Ending
+from rlhf_lab.worlds.turns import TurnWorld
 
 __all__ = [
+    "Ending",
     "Enumeration",
     "EstimatorError",
     "ExactWorld",
@@ -13,6 +16,7 @@ __all__ = [
     "Optimum",
     "SequenceWorld",
     "TabularMDP",
+    "TurnWorld",
     "WorldError",
     "estimator_error",
     "gradient_error",
