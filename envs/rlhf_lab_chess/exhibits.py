@@ -1,0 +1,101 @@
+"""Positions worth looking at, with a board and what the table says of every move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from rlhf_lab.training.exhibits import Exhibit
+from rlhf_lab.worlds.turns import TurnWorld
+from rlhf_lab_chess.drawing import Arrow, draw_svg
+from rlhf_lab_chess.ending import Ending
+from rlhf_lab_chess.placement import LETTERS
+from rlhf_lab_chess.players import BEST, VERDICTS, move_verdicts
+from rlhf_lab_chess.retrograde import DRAW
+from rlhf_lab_chess.states import position_of, write_move
+from rlhf_lab_chess.successors import DEAD
+
+__all__ = ["exhibits"]
+
+_MOST: Final = 12  # moves in a table
+_COLUMNS: Final = ("move", "verdict", "mate in", "probability", "Q", "A", "Q*", "A*")
+
+
+def exhibits(ending: Ending, world: TurnWorld, policy: Tensor) -> list[Exhibit]:
+    """Return three positions of an ending as ``policy [states, slots]`` plays it; only such as a game may begin with.
+
+    - where the policy loses most: the largest visits · (V* - E Q*);
+    - a bad move in a won position: the pair with the largest -Q · A, both of them under the policy, among won positions;
+    - the longest mate.
+    """
+    numbers = _Numbers(ending, world, policy)
+    lost = (world.occupancy(policy) * (policy * -numbers.best_advantage).sum(-1)).masked_fill(world.terminal, 0)
+    pairs = (-numbers.value * numbers.advantage).masked_fill(~numbers.legal, -torch.inf)
+    pairs[: len(ending.won)][torch.from_numpy(ending.won == DRAW)] = -torch.inf
+    bad = int(pairs.flatten().argmax())
+    state, slot = divmod(bad, policy.shape[1])
+    longest = int(
+        torch.from_numpy(ending.won.astype(int)).masked_fill(world.start[: len(ending.won)] == 0, DRAW).argmax()
+    )
+    costly = int(lost.argmax())
+    q, a = float(numbers.value[state, slot]), float(numbers.advantage[state, slot])
+    told = write_move(ending, state, slot)
+    return [
+        numbers.exhibit(
+            costly, "Where the policy loses most", f"{float(lost[costly]):.2g} of the return is lost here."
+        ),
+        numbers.exhibit(state, "A bad move in a won position", f"{told} has Q = {q:.3g} and A = {a:.3g}.", slot),
+        numbers.exhibit(longest, f"The longest mate, in {ending.moves_to_mate(longest)}", ""),
+    ]
+
+
+class _Numbers:
+    """What is known of every move under a policy, and under best play."""
+
+    def __init__(self, ending: Ending, world: TurnWorld, policy: Tensor) -> None:
+        self._ending, self._policy = ending, policy
+        self.legal = world.legal
+        self.value, self.advantage = world.action_values(policy), world.advantages(policy)
+        self.best = world.optimal_action_values()
+        worth = self.best.amax(-1, keepdim=True)
+        self.best_advantage = (self.best - worth).masked_fill(~self.legal, 0)
+        self._verdicts = move_verdicts(ending)
+
+    def exhibit(self, state: int, title: str, caption: str, shown: int | None = None) -> Exhibit:
+        """Return a position with its moves, the best first; ``shown`` is drawn beside the best and the likeliest."""
+        slots = self.legal[state].nonzero()[:, 0]
+        order = self.best[state, slots].argsort(descending=True, stable=True)
+        ranked = slots[order].tolist()
+        kept = ranked[:_MOST] + ([shown] if shown is not None and shown not in ranked[:_MOST] else [])
+        likeliest = int(self._policy[state].masked_fill(~self.legal[state], -1).argmax())
+        drawn = dict.fromkeys([likeliest, *([] if shown is None else [shown]), ranked[0]])
+        arrows = [self._arrow(state, slot, ranked[0]) for slot in drawn]
+        moves = self._ending.moves_to_mate(state)
+        fate = "a draw" if moves is None else f"mate in {moves}"
+        picture = draw_svg(position_of(self._ending, state), arrows, title=f"{title}, {fate}")
+        left = len(ranked) - len(kept)
+        more = f" {left} further moves are worse." if left else ""
+        return Exhibit(
+            title,
+            f"White to move: {fate}. {caption}{more}".strip(),
+            picture,
+            _COLUMNS,
+            [self._row(state, s) for s in kept],
+        )
+
+    def _arrow(self, state: int, slot: int, best: int) -> Arrow:
+        origin, target, becomes = self._ending.move(state, slot)
+        verdict = int(self._verdicts[state, slot])
+        role: Any = "best" if slot == best else "played" if verdict == BEST else VERDICTS[verdict]
+        return Arrow(origin, target, role, LETTERS.index(becomes) if becomes else 0)
+
+    def _row(self, state: int, slot: int) -> Sequence[str | float]:
+        behind = int(self._ending.moves[state, slot])
+        plies = DRAW if behind == DEAD else int(self._ending.lost[behind])
+        mate = "draw" if plies == DRAW else str(plies // 2 + 1)
+        tables = (self._policy, self.value, self.advantage, self.best, self.best_advantage)
+        numbers = [float(table[state, slot]) for table in tables]
+        return [write_move(self._ending, state, slot), VERDICTS[int(self._verdicts[state, slot])], mate, *numbers]

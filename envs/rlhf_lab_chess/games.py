@@ -1,0 +1,78 @@
+"""Many games at once, one tensor per quantity: a step is a few gathers from the tables of an exact world.
+
+Requirements this file meets:
+- the shape of the games is free, such as ``[seed, env]``, and so is the device;
+- random numbers are handed in, so that the caller decides what they depend on;
+- the tables are those of the exact world, so that what is sampled is what is known.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from rlhf_lab.worlds.turns import TurnWorld
+from torch import Tensor
+
+__all__ = ["Games", "Played"]
+
+
+class Played(NamedTuple):
+    """What one step of all games gave, each of the games' shape."""
+
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    states: Tensor  # behind the step, before any new game
+    answers: Tensor  # which of the position's replies was given
+
+
+class Games:
+    """Games in progress: ``state`` int64 and ``age``, how many moves white has made, both of the same free shape.
+
+    ``limit``: a game is truncated after so many of white's moves. Nothing is checked here: an illegal action gives
+    nonsense, so take actions from ``legal``.
+    """
+
+    def __init__(
+        self, world: TurnWorld, shape: tuple[int, ...], limit: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.limit = limit
+        self._width, self._answers = world.moves.shape[1], world.replies.shape[1]
+        self._moves = world.moves.flatten().to(device).long()
+        self._replies = world.replies.flatten().to(device).long()
+        cumulative = world.chances.cumsum(-1)
+        cumulative[:, -1] = 2  # no rounding leads past the last answer, whatever its chance
+        self._cumulative = cumulative.masked_fill(cumulative >= 1 - 1e-12, 2).to(device)
+        self._own = world.own_rewards.flatten().to(device)
+        self._answered = world.reply_rewards.flatten().to(device)
+        self._legal = world.legal.to(device)
+        self._terminal = world.terminal.to(device)
+        self._possible = world.start.nonzero()[:, 0].to(device)
+        starts = world.start[world.start > 0].cumsum(0).to(device)
+        self._starts = starts.masked_fill(starts >= 1 - 1e-12, 2)
+        self.state = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.age = torch.zeros_like(self.state)
+
+    def begin(self, uniforms: Tensor, where: Tensor | None = None) -> None:
+        """Begin new games in all places, or in those of the bool tensor ``where``, by numbers in (0, 1)."""
+        drawn = self._possible[torch.searchsorted(self._starts, uniforms, right=True)]
+        self.state = drawn if where is None else torch.where(where, drawn, self.state)
+        self.age = torch.zeros_like(self.age) if where is None else self.age.masked_fill(where, 0)
+
+    def legal(self) -> Tensor:
+        """Return which actions are legal, bool ``[..., actions]``; none where a game is over."""
+        legal: Tensor = self._legal[self.state]
+        return legal
+
+    def step(self, actions: Tensor, uniforms: Tensor) -> Played:
+        """Play ``actions`` and the answers that ``uniforms`` in (0, 1) choose; games that end stay where they ended."""
+        pair = self.state * self._width + actions
+        position = self._moves[pair]
+        answer = (self._cumulative[position] <= uniforms[..., None]).sum(-1)
+        branch = position * self._answers + answer
+        self.state = self._replies[branch]
+        self.age = self.age + 1
+        terminated = self._terminal[self.state]
+        truncated = ~terminated & (self.age >= self.limit)
+        return Played(self._own[pair] + self._answered[branch], terminated, truncated, self.state, answer)
