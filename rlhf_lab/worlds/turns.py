@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from rlhf_lab.worlds.branches import Branches
-from rlhf_lab.worlds.checks import TABLE_TOLERANCE, checked_policy, demand, demand_distribution, demand_nowhere, is_mask
+from rlhf_lab.worlds.checks import (
+    TABLE_TOLERANCE,
+    checked_policy,
+    checked_start,
+    demand,
+    demand_distribution,
+    demand_nowhere,
+    is_mask,
+)
 from rlhf_lab.worlds.enumeration import enumerate_episodes
 from rlhf_lab.worlds.protocol import Enumeration, WorldError
 from rlhf_lab.worlds.single_game import SingleGame
@@ -177,12 +185,13 @@ class TurnWorld:
 
         return self._each_run(policy, gradient)
 
-    def enumerate(self, policy: Tensor, horizon: int, samples: int = 1) -> Enumeration:
+    def enumerate(self, policy: Tensor, horizon: int, samples: int = 1, start: Tensor | None = None) -> Enumeration:
         """Return every outcome of at most ``horizon`` steps of one ``policy [s,a]`` in one world (no leading axes)."""
         policy = self._checked(policy)
         if self._axes or policy.ndim > 2:
             raise WorldError("enumerate: takes one world and one policy, found leading axes; index them first")
-        return enumerate_episodes(self.branches, self.start, self.terminal, policy, horizon, samples)
+        first = checked_start(start, self.start, self.terminal)
+        return enumerate_episodes(self.branches, first, self.terminal, policy, horizon, samples)
 
     def ending(self, policy: Tensor) -> Ending:
         """Return how episodes of ``policy [*b,s,a]`` end, not discounted: with which probability, and when."""
