@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhf_lab.worlds.protocol import WorldError
-from rlhf_lab.worlds.sweeps import Rows, act, back_up, choose, improve, weigh
+from rlhf_lab.worlds.sweeps import Rows, act, attract, back_up, choose, improve, weigh
 from rlhf_lab.worlds.turn_chain import LONG, RESIDUAL, Flags, Floats, TurnChain
 
 __all__ = ["SingleGame"]
@@ -45,8 +45,10 @@ class SingleGame:
         """Return V* ``[s]``.
 
         Discounted: by value iteration where that is fast, else by policy iteration from its best guess; no action is
-        better by more than 1e-13 of the largest value then. Else: by policy iteration from the uniform policy, as
-        ``TabularMDP`` does, where an action is changed only for one that is better by 1e-10 of the largest value.
+        better by more than 1e-13 of the largest value then. Else: by policy iteration from the uniform policy, where
+        an action is changed only for one that is better by 1e-10 of the largest value, so that no policy on the way
+        loops unless looping pays. Where the uniform one may enter a loop that costs, it is left for an action with
+        which episodes surely end; a state that has none keeps -inf, even if it could reach loops that cost nothing.
 
         Raises ``WorldError`` where a policy on the way cannot be evaluated.
         """
@@ -59,9 +61,13 @@ class SingleGame:
             if gap <= RESIDUAL * np.abs(values).max():
                 return values
         margin = _BETTER if discounted else _UNDOUBTED
-        for _ in range(_MAX_IMPROVEMENTS):
+        for improvement in range(_MAX_IMPROVEMENTS):
             chain, rewards = self._chain(*choose(self.moves, self.own, chosen))
             values = chain.totals(rewards, values)
+            lost = ~(values > -np.inf)
+            if improvement == 0 and lost.any():
+                chosen = np.where(lost, attract(self.moves, self.replies, self.terminal), chosen)
+                continue
             scale = np.abs(values[np.isfinite(values)]).max(initial=0.0)
             if not improve(self.moves, self.own, self._after(values), values, margin * scale, chosen, best):
                 return values

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-__all__ = ["Rows", "act", "back_up", "choose", "dense", "improve", "reach", "spread", "step", "weigh"]
+__all__ = ["Rows", "act", "attract", "back_up", "choose", "dense", "improve", "reach", "spread", "step", "weigh"]
 
 
 class Rows(NamedTuple):
@@ -77,6 +77,31 @@ def _mark(rows: Any, columns: Any, marked: Any) -> bool:
                     marked[row] = grown = True
                     break
     return grown
+
+
+@numba.njit(cache=True)
+def attract(moves: Any, replies: Any, terminal: Any) -> Any:
+    """Return for each state an action ``[s]`` with which an end is reached surely, sooner or later; -1 where none is.
+
+    A position will do where no reply leaves the states that still will do, and some reply comes nearer to an end.
+    """
+    kept = np.ones(len(terminal), dtype=np.bool_)
+    while True:
+        reached, chosen, grown = terminal.copy(), np.full(len(terminal), -1), True
+        while grown:
+            near = np.zeros(len(replies.offsets) - 1, dtype=np.bool_)
+            for position in range(len(near)):
+                after = replies.columns[replies.offsets[position] : replies.offsets[position + 1]]
+                near[position] = kept[after].all() and reached[after].any()
+            grown = False
+            for state in range(len(terminal)):
+                for action in range(moves.shape[1]):
+                    if not reached[state] and moves[state, action] >= 0 and near[moves[state, action]]:
+                        reached[state] = grown = True
+                        chosen[state] = action
+        if (reached == kept).all():
+            return chosen
+        kept = reached
 
 
 @numba.njit(cache=True)
