@@ -1,4 +1,4 @@
-"""The border to Gymnasium: finite worlds as its environments, and errors where it cannot make one of its own.
+"""The border to Gymnasium: components of its environments, finite worlds as such, errors where it cannot make one.
 
 A finite world plays one episode at a time, from the same tables as the batched rollouts.
 """
@@ -7,17 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final
+from functools import cache
+from typing import Any, ClassVar, Final, TypeVar
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Discrete
+from pydantic import ValidationError
 
-from rlhf_lab.errors import LabError
+from rlhf_lab.components import Environment
+from rlhf_lab.errors import LabError, describe
+from rlhf_lab.registry import Registry, load_plugins
 from rlhf_lab.training.finite import FiniteWorld
 from rlhf_lab.training.walk import draw_index, tabulate
 
-__all__ = ["FiniteEnv", "making"]
+__all__ = ["FiniteEnv", "from_arguments", "making"]
+
+_E = TypeVar("_E", bound=Environment)
 
 
 @contextmanager
@@ -32,6 +38,22 @@ def making(name: str, kwargs: Mapping[str, Any]) -> Iterator[None]:
         ) from None
 
 
+def from_arguments(component: type[_E], fields: Mapping[str, Any]) -> _E:
+    """Return the environment component of keyword arguments, in which components may be named as in a spec.
+
+    Raises ``LabError`` naming all errors, as for a spec.
+    """
+    try:
+        return component.model_validate(fields, context={"registry": _installed()})
+    except ValidationError as error:
+        raise LabError(describe(error, ("environment",), component.model_fields)) from None
+
+
+@cache
+def _installed() -> Registry:
+    return load_plugins()  # once: an environment is made many times
+
+
 class FiniteEnv(gymnasium.Env[np.int64, np.int64]):
     """A ``FiniteWorld`` component with the interface of ``gymnasium.Env``; its fields are the keyword arguments.
 
@@ -43,7 +65,7 @@ class FiniteEnv(gymnasium.Env[np.int64, np.int64]):
 
     def __init__(self, render_mode: str | None = None, **fields: Any) -> None:
         self.render_mode = render_mode
-        self._environment = self.component(**fields)
+        self._environment = from_arguments(self.component, fields)
         world = self._environment.world()
         states, actions = world.uniform_policy().shape
         self.observation_space, self.action_space = Discrete(states), Discrete(actions)

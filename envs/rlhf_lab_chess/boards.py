@@ -1,0 +1,263 @@
+"""Games of an ending side by side, as Gymnasium's environments play them: ids of moves in, masks and planes out.
+
+Requirements this file meets:
+- the environment component validates the arguments and makes the exact world, so that both say and play the same;
+- environments of equal arguments share one set of tables, so that many of them cost no more than one;
+- from id to slot and back by tables, a step by gathers; single and vector environments are the same games.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, NamedTuple
+from weakref import WeakValueDictionary
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
+
+from rlhf_lab.data.errors import BadRowError
+from rlhf_lab.errors import LabError, did_you_mean
+from rlhf_lab.training.adapter import from_arguments
+from rlhf_lab_chess.drawing import draw_svg, draw_text
+from rlhf_lab_chess.ending import OVER, STALEMATE
+from rlhf_lab_chess.environment import KPK, KQK, KRK, EndingEnvironment
+from rlhf_lab_chess.notation import write_fen, write_uci
+from rlhf_lab_chess.observation import Planes
+from rlhf_lab_chess.states import action_ids, read_state
+from rlhf_lab_chess.successors import KING_SLOTS
+from rlhf_lab_chess.views import at_the_end, of_states
+
+__all__ = ["RENDER_MODES", "TERMINATIONS", "Boards", "Moved"]
+
+TERMINATIONS: Final = ("", *OVER, "illegal", "max_steps")
+"""What ``info["termination"]`` may say: "" while a game goes on, ``max_steps`` where it was truncated."""
+RENDER_MODES: Final = ("ansi", "svg")
+ILLEGAL, LIMIT = TERMINATIONS.index("illegal"), TERMINATIONS.index("max_steps")
+
+_COMPONENTS: Final = {component.ending_name: component for component in (KQK, KRK, KPK)}
+_COLORS: Final = ("white", "black")
+_ILLEGAL: Final = ("raise", "lose")
+
+Numbers = NDArray[np.integer[Any]]
+Bools = NDArray[np.bool_]
+
+
+class Moved(NamedTuple):
+    """What one move everywhere gave, ``[n]`` each."""
+
+    rewards: NDArray[np.float64]
+    terminated: Bools
+    truncated: Bools
+
+
+class Boards:
+    """``count`` games of an ending.
+
+    ``states``, ``ages`` (the learner's moves so far), ``why`` (the game is over, in ``TERMINATIONS``) and ``views``
+    have a place for each game. ``fields`` are those of the environment component; ``proxy`` is none of them, since an
+    environment pays one reward.
+
+    Raises ``LabError`` for arguments that make no sense, with the texts of a spec.
+    """
+
+    def __init__(
+        self, count: int, ending: str, board: int, color: str, illegal: str, render_mode: str | None, **fields: Any
+    ) -> None:
+        _one_of("ending", ending, _COMPONENTS)
+        _one_of("color", color, _COLORS)
+        _one_of("illegal", illegal, _ILLEGAL)
+        if render_mode is not None:
+            _one_of("render_mode", render_mode, RENDER_MODES)
+        if "proxy" in fields:
+            raise LabError("proxy: an environment pays one reward; give it as reward")
+        self.white, self._lose, self._render_mode = color == "white", illegal == "lose", render_mode
+        self.component = from_arguments(_COMPONENTS[ending], {"board": board, **fields})
+        for number, fen in enumerate(self.component.start):
+            self._read(fen, f"environment.start[{number}]")
+        self._tables = _Tables.of(self.component)
+        self.ending = self._tables.ending
+        self.board, self.side = self.ending.board, self.ending.board.side
+        self.states: Numbers = np.zeros(count, dtype=np.int64)
+        self.ages = np.zeros(count, dtype=np.int64)
+        self.why = np.full(count, LIMIT)  # no game is on before the first one begins
+        self.views = of_states(self.ending, self.states)
+
+    def begin(self, rows: Numbers, uniforms: NDArray[np.float64]) -> None:
+        """Begin new games in ``rows`` at positions that ``uniforms [rows]`` in [0, 1) choose."""
+        self._put(rows, self._tables.draw_starts(uniforms))
+
+    def place(self, rows: Numbers, fen: str) -> None:
+        """Begin new games in ``rows`` at a position; raises ``LabError`` for what is none, or over."""
+        state = self._read(fen, "options['fen']")
+        if self._tables.terminal[state]:
+            mover = _COLORS[not self.white]
+            raise LabError(f"options['fen']: {mover} has no legal move in {fen}; give a position where it has one")
+        self._put(rows, np.full(len(rows), state))
+
+    def move(self, actions: Any, uniforms: NDArray[np.float64]) -> Moved:
+        """Play ``actions [n]`` everywhere, and the answers that ``uniforms [n]`` in [0, 1) choose.
+
+        Games that end stay where they ended. Raises ``ValueError`` for what is no action, and for an illegal one unless
+        it loses, and ``ResetNeeded`` where a game is over; nothing has moved then.
+        """
+        if self.why.any():
+            raise ResetNeeded("no game is on: call reset before the first step, and when a game is over")
+        ids = np.asarray(actions)
+        if ids.shape != self.states.shape or ids.dtype.kind not in "iu":
+            found = f"{ids.dtype} of shape {list(ids.shape)}"
+            raise ValueError(f"actions: expected whole numbers of shape {list(self.states.shape)}, found {found}")
+        if ids.size and not (ids.min() >= 0 and ids.max() < self.board.actions):
+            wrong = ids[(ids < 0) | (ids >= self.board.actions)][0]
+            raise ValueError(f"action {wrong} is none of 0 to {self.board.actions - 1}")
+        tables, before = self._tables, self.states
+        slots = tables.slots(before, ids)
+        legal = slots >= 0
+        if not (self._lose or legal.all()):
+            raise ValueError(self._complaint(int(np.flatnonzero(~legal)[0]), ids))
+        after, rewards = tables.step(before, slots, uniforms)
+        if not legal.all():
+            after, rewards = np.where(legal, after, before), np.where(legal, rewards, -1.0)
+        self.states, self.ages = after, self.ages + 1
+        terminated = tables.terminal[after] | ~legal
+        truncated = ~terminated & (self.ages >= self.component.max_steps)
+        self.why = np.where(legal, tables.why[after], ILLEGAL) + np.where(truncated, LIMIT, 0)
+        self.views = of_states(self.ending, np.minimum(after, len(self.ending.white) - 1))
+        ended = np.flatnonzero(terminated & legal)
+        if ended.size:
+            self.views[ended] = at_the_end(self.ending, before[ended], slots[ended], after[ended])
+        return Moved(rewards, terminated, truncated)
+
+    def legal_ids(self) -> NDArray[np.int16]:
+        """Return the ids of the legal moves ``[n, slots]``, -1 in the places of those that are not; none at the end."""
+        first = len(self.ending.white)
+        ids = self._tables.ids[np.minimum(self.states, first - 1)]
+        ids[self.states >= first] = -1
+        return ids
+
+    def masks(self, rows: Any = slice(None)) -> NDArray[np.int8]:
+        """Return 1 for the legal actions ``[rows, actions]``, and for all of them where a game has terminated."""
+        ids = self.legal_ids()[rows]
+        masks = np.zeros((len(ids), self.board.actions), dtype=np.int8)
+        legal = ids >= 0
+        places = ids + np.arange(len(ids))[:, None] * self.board.actions
+        masks.reshape(-1)[places[legal]] = 1
+        why = self.why[rows]
+        masks[(why > 0) & (why < LIMIT)] = 1
+        return masks
+
+    def planes(self, rows: Any = slice(None)) -> Planes:
+        """Return the observations ``[rows, 18, side, side]``."""
+        return self.views[rows].planes(self.side)
+
+    def fen(self, row: int) -> str:
+        """Return the position of one game; ended ones are shown at their end."""
+        return write_fen(self.views.position(row, self.side, self.white))
+
+    def draw(self, row: int) -> str | None:
+        """Return one game's position as the render mode has it, the learner's first rank below."""
+        if self._render_mode is None:
+            return None
+        position = self.views.position(row, self.side, self.white)
+        drawn = draw_text if self._render_mode == "ansi" else draw_svg
+        return drawn(position, black_below=not self.white)
+
+    def read_options(self, options: Mapping[str, Any] | None) -> str | None:
+        """Return the FEN of ``reset``'s options; raises ``LabError`` for other options."""
+        for name in options or {}:
+            _one_of("options", name, ("fen",))
+        return (options or {}).get("fen")
+
+    def _put(self, rows: Numbers, states: Numbers) -> None:
+        self.states[rows], self.ages[rows], self.why[rows] = states, 0, 0
+        self.views[rows] = of_states(self.ending, states)
+
+    def _read(self, fen: str, place: str) -> int:
+        try:
+            state, white = read_state(self.component.ending(), fen)
+        except BadRowError as error:
+            error.place = place
+            raise
+        if white != self.white:
+            mover = _COLORS[not white]
+            raise LabError(f"{place}: {mover} has the man and is to move in {fen}; make it with color={mover!r}")
+        return state
+
+    def _complaint(self, row: int, ids: Numbers) -> str:
+        """Return what is wrong with an illegal action."""
+        origin, target, promotion = self.board.decode(int(ids[row]))
+        if not self.white:
+            origin, target = self.board.mirror(origin), target if target < 0 else self.board.mirror(target)
+        name = self.board.name(origin)
+        move = f"off the board from {name}" if target < 0 else write_uci(self.board, origin, target, promotion)
+        board = f" on board {row}" if len(ids) > 1 else ""
+        return (
+            f"action {ids[row]} ({move}) is illegal in {self.fen(row)}{board}; legal ones are 1 in "
+            "info['action_mask'], or make the environment with illegal='lose'"
+        )
+
+
+class _Tables:
+    """The exact world of a component in numpy, and the ids of its moves."""
+
+    _shared: ClassVar[WeakValueDictionary[EndingEnvironment, _Tables]] = WeakValueDictionary()
+
+    @classmethod
+    def of(cls, component: EndingEnvironment) -> _Tables:
+        """Return the tables of a component, the same ones while somebody has them."""
+        found = cls._shared.get(component)
+        if found is None:
+            found = cls._shared[component] = cls(component)
+        return found
+
+    def __init__(self, component: EndingEnvironment) -> None:
+        self.ending, world = component.ending(), component.world()
+        self._width, self._answers = world.moves.shape[1], world.replies.shape[1]
+        self._moves, self._replies = world.moves.numpy().reshape(-1), world.replies.numpy().reshape(-1)
+        cumulative = world.chances.numpy().cumsum(-1)
+        cumulative[cumulative >= 1 - 1e-12] = 2  # no rounding leads past the last answer of any chance
+        self._cumulative = cumulative
+        self._own, self._paid = world.own_rewards.numpy().reshape(-1), world.reply_rewards.numpy().reshape(-1)
+        start = world.start.numpy()
+        self._possible = np.flatnonzero(start)
+        self._starts = start[self._possible].cumsum()
+        self._starts[self._starts >= 1 - 1e-12] = 2
+        self.terminal = world.terminal.numpy()
+        # besides the last three states only those are ends in which the side with the man has no move
+        self.why = np.where(self.terminal, 1 + STALEMATE, 0)
+        self.why[-len(OVER) :] = 1 + np.arange(len(OVER))
+        self.ids = action_ids(self.ending)
+        self._by_plane = np.full((len(self.ending.men), 2, self.ending.board.planes), -1, dtype=np.int16)
+        for slot, ids in enumerate(self.ids.T):
+            legal = ids >= 0
+            kinds, planes = self.ending.white_man[legal], ids[legal] % self.ending.board.planes
+            self._by_plane[kinds, int(slot >= KING_SLOTS), planes] = slot
+
+    def draw_starts(self, uniforms: NDArray[np.float64]) -> Numbers:
+        """Return the states that numbers in [0, 1) choose."""
+        drawn: Numbers = self._possible[np.searchsorted(self._starts, uniforms, side="right")]
+        return drawn
+
+    def slots(self, states: Numbers, ids: Numbers) -> Numbers:
+        """Return the slot of each id ``[n]`` in its state, -1 where it is not legal."""
+        origin, plane = np.divmod(ids, self.ending.board.planes)
+        own = self.ending.white[states, :2]
+        # a move from elsewhere is read as the man's, and is none of the legal ids; nor is one without a slot
+        slots = self._by_plane[self.ending.white_man[states], (origin != own[:, 0]).astype(np.intp), plane]
+        legal = self.ids[states, slots] == ids
+        return np.where(legal, slots, -1)
+
+    def step(
+        self, states: Numbers, slots: Numbers, uniforms: NDArray[np.float64]
+    ) -> tuple[Numbers, NDArray[np.float64]]:
+        """Return the states behind ``slots [n]`` and the answers to them, and what was paid."""
+        pairs = states * self._width + slots
+        positions = self._moves[pairs].astype(np.int64)
+        answers = (self._cumulative[positions] <= uniforms[:, None]).sum(1)
+        branches = positions * self._answers + answers
+        return self._replies[branches].astype(np.int64), self._own[pairs] + self._paid[branches]
+
+
+def _one_of(what: str, asked: Any, possible: Any) -> None:
+    if asked not in possible:
+        raise LabError(f"{what}: {asked!r} is not possible. {did_you_mean(str(asked), possible)}")
