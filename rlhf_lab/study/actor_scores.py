@@ -30,21 +30,21 @@ def jacobian_of(actor: Any, world: ExactWorld, run: int) -> Jacobian | None:
     step = max(1, _CHUNK // max(table, sum(weights[0].numel() for weights in actor.parameters())))
 
     def rows(states: Tensor, actions: Tensor) -> Tensor:
+        many = copy.deepcopy(actor).double()
+        weights = [parameter.data[run] for parameter in many.parameters()]
         mask = None if legal is None else legal[states][:, None]
-        parts = [slice(first, first + step) for first in range(0, len(states), step)]
-        return torch.cat(
-            [_gradients(actor, run, states[p], actions[p], None if mask is None else mask[p]) for p in parts]
-        )
+        found = []
+        for part in (slice(first, first + step) for first in range(0, len(states), step)):
+            for parameter, own in zip(many.parameters(), weights, strict=True):
+                parameter.data = own.expand(len(states[part]), *own.shape)
+            found.append(_gradients(many, states[part], actions[part], None if mask is None else mask[part]))
+        return torch.cat(found)
 
     return rows
 
 
-def _gradients(actor: Any, run: int, states: Tensor, actions: Tensor, mask: Tensor | None) -> Tensor:
-    """Return ``[m,p]`` for states and actions ``[m]`` and ``mask [m,1,a]``."""
-    many = copy.deepcopy(actor).double()
-    parameters = list(many.parameters())
-    for weights in parameters:
-        weights.data = weights.data[run].expand(len(states), *weights.shape[1:])
-    log_probs = many.action_log_probs(states[:, None], mask)[:, 0].gather(1, actions[:, None])
-    gradients = torch.autograd.grad(log_probs.sum(), parameters, allow_unused=True)
+def _gradients(actor: Any, states: Tensor, actions: Tensor, mask: Tensor | None) -> Tensor:
+    """Return ``[m,p]`` of an actor of m runs, each asked for one of the ``states`` and ``actions [m]``."""
+    log_probs = actor.action_log_probs(states[:, None], mask)[:, 0].gather(1, actions[:, None])
+    gradients = torch.autograd.grad(log_probs.sum(), list(actor.parameters()), allow_unused=True)
     return torch.cat([gradient.flatten(1) for gradient in gradients if gradient is not None], dim=1)

@@ -50,7 +50,7 @@ def estimate(
     if critic is not None:
         outcomes = outcomes.with_values(critic)
     norms = None
-    if scores is not None:
+    if scores is not None and "score_norms" in estimator.needs():
         norms = clean(scores.norms(cells(outcomes, policy.shape, timeless=True)), outcomes.trajectories.valid)
     steps = replace(
         outcomes.trajectories,

@@ -17,7 +17,7 @@ __all__ = ["GivenScores", "Jacobian", "ScoreFunction", "SoftmaxScores", "score_f
 Jacobian = Tensor | Callable[[Tensor, Tensor], Tensor]
 """∂ log π(a|s) / ∂θ ``[s,a,p]``, or a function that gives it for states and actions ``[m]`` as ``[m,p]``."""
 
-_CHUNK: Final = 4_000_000  # numbers held at once
+_CHUNK: Final = 500_000  # numbers held at once, as many as a cache takes
 
 
 class ScoreFunction(Protocol):
