@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import torch
 from pydantic import Field
@@ -14,9 +15,11 @@ from rlhf_lab.training.protocols import Spaces
 from rlhf_lab_policies.actor import StackedActor, StackedPolicy, Weights
 from rlhf_lab_policies.distributions import Categorical
 from rlhf_lab_policies.encoding import encode, encoding
-from rlhf_lab_policies.stacked import BLOCK, affine
+from rlhf_lab_policies.stacked import BLOCK, affine, fill
 
 __all__ = ["LinearSoftmax", "feature_norms"]
+
+_FEW_ROWS: Final = 4096  # of shared action features; by the world's size alone, since the two ways round differently
 
 
 class LinearSoftmax(StackedPolicy):
@@ -79,9 +82,19 @@ class _LinearActor(StackedActor):
         theta = weights["theta"]
         if self.action_features is None:
             return Categorical.from_logits(affine(self._encode(weights, observations), theta), mask)
-        features = self._action_features(observations)
-        preferences = affine(features.flatten(1, 2), theta[..., None]).view(features.shape[:-1])
-        return Categorical.from_logits(preferences, mask)
+        return Categorical.from_logits(self._preferences(theta, observations), mask)
+
+    def _preferences(self, theta: Tensor, observations: Tensor) -> Tensor:
+        """Return θᵀx(s,a) ``[runs, n, actions]`` in states ``[runs, n]``."""
+        assert self.action_features is not None
+        if self.action_rows is None or len(self.action_features) > _FEW_ROWS:
+            features = self._action_features(observations)
+            return affine(features.flatten(1, 2), theta[..., None]).view(features.shape[:-1])
+        # pairs share rows, so that all rows are fewer products than the pairs that are asked about
+        all_rows = fill(self.action_features.expand(len(theta), -1, -1), self.block)
+        preferences = affine(all_rows, theta[..., None])[..., 0]
+        rows = self.action_rows[observations]
+        return preferences.gather(1, rows.flatten(1)).view(rows.shape)
 
     def _action_features(self, observations: Tensor) -> Tensor:
         """Return x(s,a) ``[runs, n, actions, d]`` of states ``[runs, n]``."""
