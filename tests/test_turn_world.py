@@ -263,6 +263,19 @@ def test_an_unpaid_trap_is_worth_nothing_and_a_paid_one_is_infinite() -> None:
     assert costly.optimal_values().tolist() == [pytest.approx(-4)] * 3 + [-math.inf] * 2 + [0]
 
 
+def test_the_optimum_is_found_where_every_state_can_fall_into_a_costly_trap() -> None:
+    # From states 0 and 1 alike: action 0 ends or falls into the trap 2, action 1 ends or goes to the other state. Each
+    # step costs 1, so that all is -inf for policies that may take action 0, and 2 steps on the mean are best.
+    moves = torch.tensor([[0, 1], [0, 2], [3, -1], [-1, -1]]).int()
+    replies = torch.tensor([[3, 2], [3, 1], [3, 0], [2, -1]]).int()
+    chances = torch.tensor([[0.5, 0.5]] * 3 + [[1, 0]])
+    end = torch.tensor([False, False, False, True])
+    start = torch.tensor([1.0, 0, 0, 0])
+    world = TurnWorld(moves, replies, chances, torch.full((4, 2), -1.0), torch.zeros(4, 2), start, {"end": end})
+    assert world.state_values(world.uniform_policy()).tolist() == [-math.inf] * 3 + [0]
+    assert world.optimal_values().tolist() == [pytest.approx(-2, rel=1e-13)] * 2 + [-math.inf, 0]
+
+
 @pytest.mark.parametrize("end", [1e-4, 1e-9, 1e-15])
 def test_a_rare_end_costs_no_accuracy(end: float) -> None:
     world = line(end)
