@@ -95,7 +95,7 @@ class BuiltEnding:
 
     def exhibits(self, policy: Tensor) -> Sequence[Exhibit]:
         """Return positions worth looking at, as ``policy [states, slots]`` plays them."""
-        return exhibits(self.ending, self._truth, policy)
+        return exhibits(self.ending, self._truth, self._paid, policy)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return where every game stands, and the counters of the random numbers."""
@@ -158,7 +158,8 @@ class EndingEnvironment(Environment):
                     error.place = f"environment.start[{number}]"
                     raise
             return chosen / chosen.sum()
-        possible = torch.from_numpy((solved.moves != NONE).any(1))
+        # with the ending's own man, where it is not white that is stalemated
+        possible = torch.from_numpy((solved.moves != NONE).any(1) & (solved.white_man == 0))
         if self.mate_in is not None:
             low, high = self.mate_in
             moves = torch.from_numpy((solved.won.astype(np.int64) + 1) // 2)

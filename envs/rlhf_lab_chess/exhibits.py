@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from rlhf_lab.training.exhibits import Exhibit
+from rlhf_lab.training.exhibits import Cell, Exhibit
 from rlhf_lab.worlds.turns import TurnWorld
 from rlhf_lab_chess.drawing import Arrow, draw_svg
 from rlhf_lab_chess.ending import Ending
@@ -24,32 +23,39 @@ _MOST: Final = 12  # moves in a table
 _COLUMNS: Final = ("move", "verdict", "mate in", "probability", "Q", "A", "Q*", "A*")
 
 
-def exhibits(ending: Ending, world: TurnWorld, policy: Tensor) -> list[Exhibit]:
-    """Return three positions of an ending as ``policy [states, slots]`` plays it; only such as a game may begin with.
+def exhibits(ending: Ending, world: TurnWorld, paid: TurnWorld, policy: Tensor) -> list[Exhibit]:
+    """Return a few positions of an ending, with what ``policy [states, slots]`` makes of them.
 
     - where the policy loses most: the largest visits · (V* - E Q*);
-    - a bad move in a won position: the pair with the largest -Q · A, both of them under the policy, among won positions;
-    - the longest mate.
+    - a bad move in a won position: the move with the largest -Q · A, both of them under the policy;
+    - the longest mate from a first position;
+    - where ``paid`` is another world: the first position in which the move that is best paid is truly worst.
     """
     numbers = _Numbers(ending, world, policy)
-    lost = (world.occupancy(policy) * (policy * -numbers.best_advantage).sum(-1)).masked_fill(world.terminal, 0)
-    pairs = (-numbers.value * numbers.advantage).masked_fill(~numbers.legal, -torch.inf)
-    pairs[: len(ending.won)][torch.from_numpy(ending.won == DRAW)] = -torch.inf
-    bad = int(pairs.flatten().argmax())
+    won = torch.zeros(ending.states, dtype=torch.bool)
+    won[: len(ending.won)] = torch.from_numpy(ending.won != DRAW)
+    loss = (policy * -numbers.best_advantage).sum(-1)
+    costly = int((world.occupancy(policy) * loss).argmax())
+    bad = int((-numbers.value * numbers.advantage).masked_fill(~(numbers.legal & won[:, None]), -torch.inf).argmax())
     state, slot = divmod(bad, policy.shape[1])
-    longest = int(
-        torch.from_numpy(ending.won.astype(int)).masked_fill(world.start[: len(ending.won)] == 0, DRAW).argmax()
-    )
-    costly = int(lost.argmax())
+    plies = torch.from_numpy(ending.won).masked_fill(world.start[: len(ending.won)] == 0, DRAW)
+    longest = int(plies.argmax())
     q, a = float(numbers.value[state, slot]), float(numbers.advantage[state, slot])
-    told = write_move(ending, state, slot)
-    return [
+    found = [
+        numbers.exhibit(costly, "Where the policy loses most", f"On the mean it loses {float(loss[costly]):.2g} here."),
         numbers.exhibit(
-            costly, "Where the policy loses most", f"{float(lost[costly]):.2g} of the return is lost here."
+            state, "A bad move in a won position", f"{write_move(ending, state, slot)}: Q = {q:.3g}, A = {a:.3g}.", slot
         ),
-        numbers.exhibit(state, "A bad move in a won position", f"{told} has Q = {q:.3g} and A = {a:.3g}.", slot),
-        numbers.exhibit(longest, f"The longest mate, in {ending.moves_to_mate(longest)}", ""),
+        numbers.exhibit(longest, "The longest mate"),
     ]
+    if paid is not world:
+        tempting = paid.optimal_action_values().argmax(-1, keepdim=True)
+        cost = -numbers.best_advantage.gather(-1, tempting)[:, 0].masked_fill(world.start == 0, 0)
+        worst = int(cost.argmax())
+        slot = int(tempting[worst])
+        told = f"{write_move(ending, worst, slot)} is best paid, and costs {float(cost[worst]):.3g} in truth."
+        found.append(numbers.exhibit(worst, "What the paid reward prefers", told, slot))
+    return found
 
 
 class _Numbers:
@@ -64,7 +70,7 @@ class _Numbers:
         self.best_advantage = (self.best - worth).masked_fill(~self.legal, 0)
         self._verdicts = move_verdicts(ending)
 
-    def exhibit(self, state: int, title: str, caption: str, shown: int | None = None) -> Exhibit:
+    def exhibit(self, state: int, title: str, caption: str = "", shown: int | None = None) -> Exhibit:
         """Return a position with its moves, the best first; ``shown`` is drawn beside the best and the likeliest."""
         slots = self.legal[state].nonzero()[:, 0]
         order = self.best[state, slots].argsort(descending=True, stable=True)
@@ -92,10 +98,10 @@ class _Numbers:
         role: Any = "best" if slot == best else "played" if verdict == BEST else VERDICTS[verdict]
         return Arrow(origin, target, role, LETTERS.index(becomes) if becomes else 0)
 
-    def _row(self, state: int, slot: int) -> Sequence[str | float]:
+    def _row(self, state: int, slot: int) -> tuple[Cell, ...]:
         behind = int(self._ending.moves[state, slot])
         plies = DRAW if behind == DEAD else int(self._ending.lost[behind])
         mate = "draw" if plies == DRAW else str(plies // 2 + 1)
         tables = (self._policy, self.value, self.advantage, self.best, self.best_advantage)
         numbers = [float(table[state, slot]) for table in tables]
-        return [write_move(self._ending, state, slot), VERDICTS[int(self._verdicts[state, slot])], mate, *numbers]
+        return write_move(self._ending, state, slot), VERDICTS[int(self._verdicts[state, slot])], mate, *numbers
