@@ -106,7 +106,7 @@ def test_the_mask_is_what_python_chess_allows(name):
     chess = pytest.importorskip("chess")
     board = Board(8)
     envs = {color: make(name, color=color) for color in ("white", "black")}
-    for seed, color in itertools.product(range(60), envs):
+    for seed, color in itertools.product(range(40), envs):
         _, info = envs[color].reset(seed=seed)
         legal = {uci_of(board, action, color == "white", info["fen"]) for action in np.flatnonzero(info["action_mask"])}
         assert legal == {move.uci() for move in chess.Board(info["fen"]).legal_moves}
@@ -115,8 +115,8 @@ def test_the_mask_is_what_python_chess_allows(name):
 @pytest.mark.parametrize(
     ("name", "fields", "games"),
     [
-        ("KQK-v0", {"mate_in": (1, 3)}, 100),
-        ("KRK-v0", {"mate_in": (1, 2)}, 100),
+        ("KQK-v0", {"mate_in": (1, 3)}, 40),
+        ("KRK-v0", {"mate_in": (1, 2)}, 60),
         pytest.param("KPK-v0", {}, 300, marks=pytest.mark.slow),
     ],
 )
@@ -425,6 +425,7 @@ def test_a_position_can_be_given_to_reset():
         ({"fen": "k3/4/K3 w - - 0 1"}, r"options\['fen'\]: placement: has a wrong number of ranks"),
         ({"fen": "2k1/4/K3/3Q w - - 0 1"}, r"options\['fen'\]: placement: is no position of this ending"),
         ({"fen": MIRRORED}, r"options\['fen'\]: black has the man and is to move in 3r/k3/4/K3 .*color='black'"),
+        ({"fen": 7}, r"options\['fen'\]: expected a FEN, found 7"),
         ({"fne": MATE_IN_ONE}, "options: 'fne' is not possible. Did you mean 'fen'?"),
     ],
 )
@@ -437,8 +438,16 @@ def test_bad_options_are_refused(options, message):
 @pytest.mark.slow
 def test_a_position_without_a_move_is_refused():
     # white's king in the corner before its own pawn, black's king beside them: white has no move
+    fen = "K7/P1k5/8/8/8/8/8/8 w - - 0 1"
     with pytest.raises(LabError, match=r"options\['fen'\]: white has no legal move in K7/P1k5/8"):
-        make("KPK-v0").reset(options={"fen": "K7/P1k5/8/8/8/8/8/8 w - - 0 1"})
+        make("KPK-v0").reset(options={"fen": fen})
+    with pytest.raises(LabError, match=r"environment.start\[0\]: white has no legal move in K7/P1k5/8"):
+        make("KPK-v0", start=(fen,))
+
+
+def test_no_games_are_refused():
+    with pytest.raises(LabError, match="num_envs: expected at least one game, found 0"):
+        make_vec(0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ Requirements this file meets:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -25,7 +25,7 @@ from rlhf_lab_chess.environment import KPK, KQK, KRK, EndingEnvironment
 from rlhf_lab_chess.notation import write_fen, write_uci
 from rlhf_lab_chess.observation import Planes
 from rlhf_lab_chess.states import action_ids, read_state
-from rlhf_lab_chess.successors import KING_SLOTS
+from rlhf_lab_chess.successors import KING_SLOTS, NONE
 from rlhf_lab_chess.views import at_the_end, of_states
 
 __all__ = ["RENDER_MODES", "TERMINATIONS", "Boards", "Moved"]
@@ -89,11 +89,7 @@ class Boards:
 
     def place(self, rows: Numbers, fen: str) -> None:
         """Begin new games in ``rows`` at a position; raises ``LabError`` for what is none, or over."""
-        state = self._read(fen, "options['fen']")
-        if self._tables.terminal[state]:
-            mover = _COLORS[not self.white]
-            raise LabError(f"options['fen']: {mover} has no legal move in {fen}; give a position where it has one")
-        self._put(rows, np.full(len(rows), state))
+        self._put(rows, np.full(len(rows), self._read(fen, "options['fen']")))
 
     def move(self, actions: Any, uniforms: NDArray[np.float64]) -> Moved:
         """Play ``actions [n]`` everywhere, and the answers that ``uniforms [n]`` in [0, 1) choose.
@@ -116,7 +112,7 @@ class Boards:
         if not (self._lose or legal.all()):
             raise ValueError(self._complaint(int(np.flatnonzero(~legal)[0]), ids))
         after, rewards = tables.step(before, slots, uniforms)
-        if not legal.all():
+        if not legal.all():  # what the tables gave there means nothing
             after, rewards = np.where(legal, after, before), np.where(legal, rewards, -1.0)
         self.states, self.ages = after, self.ages + 1
         terminated = tables.terminal[after] | ~legal
@@ -172,7 +168,9 @@ class Boards:
         self.states[rows], self.ages[rows], self.why[rows] = states, 0, 0
         self.views[rows] = of_states(self.ending, states)
 
-    def _read(self, fen: str, place: str) -> int:
+    def _read(self, fen: Any, place: str) -> int:
+        if not isinstance(fen, str):
+            raise LabError(f"{place}: expected a FEN, found {fen!r}")
         try:
             state, white = read_state(self.component.ending(), fen)
         except BadRowError as error:
@@ -181,6 +179,9 @@ class Boards:
         if white != self.white:
             mover = _COLORS[not white]
             raise LabError(f"{place}: {mover} has the man and is to move in {fen}; make it with color={mover!r}")
+        if bool((self.component.ending().moves[state] == NONE).all()):
+            mover = _COLORS[not self.white]
+            raise LabError(f"{place}: {mover} has no legal move in {fen}; give a position where it has one")
         return state
 
     def _complaint(self, row: int, ids: Numbers) -> str:
@@ -258,6 +259,6 @@ class _Tables:
         return self._replies[branches].astype(np.int64), self._own[pairs] + self._paid[branches]
 
 
-def _one_of(what: str, asked: Any, possible: Any) -> None:
-    if asked not in possible:
+def _one_of(what: str, asked: Any, possible: Iterable[str]) -> None:
+    if asked not in tuple(possible):
         raise LabError(f"{what}: {asked!r} is not possible. {did_you_mean(str(asked), possible)}")

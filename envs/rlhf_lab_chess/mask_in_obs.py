@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, flatdim
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
@@ -48,7 +48,7 @@ class VectorMaskInObs(VectorWrapper[dict[str, Any], Any, Any, Any, Any]):
         super().__init__(env)
         space = _space(env.single_observation_space, env.single_action_space)
         self.single_observation_space, self.observation_space = space, batch_space(space, env.num_envs)
-        self._masks = np.zeros((env.num_envs, *space["action_mask"].shape), dtype=np.int8)
+        self._masks = np.zeros((env.num_envs, flatdim(space["action_mask"])), dtype=np.int8)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from rlhf_lab.errors import LabError
 from rlhf_lab_chess.boards import RENDER_MODES, TERMINATIONS, Boards
 from rlhf_lab_chess.observation import PLANES, Planes
 
@@ -45,6 +46,8 @@ class EndingVectorEnv(VectorEnv[Planes, NDArray[np.int64], NDArray[Any]]):
         render_mode: str | None = None,
         **fields: Any,
     ) -> None:
+        if num_envs < 1:
+            raise LabError(f"num_envs: expected at least one game, found {num_envs}")
         self.num_envs, self.render_mode = num_envs, render_mode
         self._boards = Boards(num_envs, ending, board, color, illegal, render_mode, **fields)
         side = self._boards.side

@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from pydantic import ValidationError
 
-from rlhf_lab.components import Environment
+from rlhf_lab.components import Component, Environment
 from rlhf_lab.errors import LabError, describe
 from rlhf_lab.registry import Registry, load_plugins
 from rlhf_lab.training.finite import FiniteWorld
@@ -44,13 +44,20 @@ def from_arguments(component: type[_E], fields: Mapping[str, Any]) -> _E:
     Raises ``LabError`` naming all errors, as for a spec.
     """
     try:
-        return component.model_validate(fields, context={"registry": _installed()})
+        return component.model_validate(fields, context={"registry": _Installed()})
     except ValidationError as error:
         raise LabError(describe(error, ("environment",), component.model_fields)) from None
 
 
+class _Installed:
+    """The catalogue of the installed plugins, which are loaded when a name is first looked up."""
+
+    def get(self, role: str, name: str) -> type[Component]:
+        return _plugins().get(role, name)
+
+
 @cache
-def _installed() -> Registry:
+def _plugins() -> Registry:
     return load_plugins()  # once: an environment is made many times
 
 
