@@ -16,7 +16,7 @@ from rlhf_lab_chess.retrograde import DRAW
 from rlhf_lab_chess.tables import solved
 
 FOLDER = Path("/usr/share/gaviotatb/gtb4")  # compressed by LZMA, which is what python-chess reads
-SAMPLE = 4000
+SAMPLE = 2500
 
 
 @pytest.fixture(scope="module")

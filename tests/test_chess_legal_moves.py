@@ -13,7 +13,7 @@ from rlhf_lab_chess.successors import DEAD, NONE
 
 chess = pytest.importorskip("chess")
 
-SAMPLE = 250
+SAMPLE = 150
 
 
 @pytest.fixture(scope="module", params=["KQK", "KRK", "KPK"])

@@ -120,7 +120,7 @@ def test_limits_of_epsilon():
         ("KQK", 4, 0.0903),
         ("KRK", 4, 0.0673),
         ("KRK", 5, 0.0332),
-        ("KRK", 6, 0.0190),
+        pytest.param("KRK", 6, 0.0190, marks=pytest.mark.slow),
         pytest.param("KRK", 8, 0.0079, marks=pytest.mark.slow),
     ],
 )
