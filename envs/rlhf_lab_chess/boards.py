@@ -2,15 +2,13 @@
 
 Requirements this file meets:
 - the environment component validates the arguments and makes the exact world, so that both say and play the same;
-- environments of equal arguments share one set of tables, so that many of them cost no more than one;
-- from id to slot and back by tables, a step by gathers; single and vector environments are the same games.
+- single and vector environments are the same games.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Final, NamedTuple
-from weakref import WeakValueDictionary
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from gymnasium.error import ResetNeeded
@@ -19,13 +17,14 @@ from numpy.typing import NDArray
 from rlhf_lab.data.errors import BadRowError
 from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.training.adapter import from_arguments
+from rlhf_lab_chess.board_tables import BoardTables
 from rlhf_lab_chess.drawing import draw_svg, draw_text
-from rlhf_lab_chess.ending import OVER, STALEMATE
-from rlhf_lab_chess.environment import KPK, KQK, KRK, EndingEnvironment
+from rlhf_lab_chess.ending import OVER
+from rlhf_lab_chess.environment import KPK, KQK, KRK
 from rlhf_lab_chess.notation import write_fen, write_uci
 from rlhf_lab_chess.observation import Planes
-from rlhf_lab_chess.states import action_ids, read_state
-from rlhf_lab_chess.successors import KING_SLOTS, NONE
+from rlhf_lab_chess.states import read_state
+from rlhf_lab_chess.successors import NONE
 from rlhf_lab_chess.views import at_the_end, of_states
 
 __all__ = ["RENDER_MODES", "TERMINATIONS", "Boards", "Moved"]
@@ -75,7 +74,7 @@ class Boards:
         self.component = from_arguments(_COMPONENTS[ending], {"board": board, **fields})
         for number, fen in enumerate(self.component.start):
             self._read(fen, f"environment.start[{number}]")
-        self._tables = _Tables.of(self.component)
+        self._tables = BoardTables.of(self.component)
         self.ending = self._tables.ending
         self.board, self.side = self.ending.board, self.ending.board.side
         self.states: Numbers = np.zeros(count, dtype=np.int64)
@@ -196,67 +195,6 @@ class Boards:
             f"action {ids[row]} ({move}) is illegal in {self.fen(row)}{board}; legal ones are 1 in "
             "info['action_mask'], or make the environment with illegal='lose'"
         )
-
-
-class _Tables:
-    """The exact world of a component in numpy, and the ids of its moves."""
-
-    _shared: ClassVar[WeakValueDictionary[EndingEnvironment, _Tables]] = WeakValueDictionary()
-
-    @classmethod
-    def of(cls, component: EndingEnvironment) -> _Tables:
-        """Return the tables of a component, the same ones while somebody has them."""
-        found = cls._shared.get(component)
-        if found is None:
-            found = cls._shared[component] = cls(component)
-        return found
-
-    def __init__(self, component: EndingEnvironment) -> None:
-        self.ending, world = component.ending(), component.world()
-        self._width, self._answers = world.moves.shape[1], world.replies.shape[1]
-        self._moves, self._replies = world.moves.numpy().reshape(-1), world.replies.numpy().reshape(-1)
-        cumulative = world.chances.numpy().cumsum(-1)
-        cumulative[cumulative >= 1 - 1e-12] = 2  # no rounding leads past the last answer of any chance
-        self._cumulative = cumulative
-        self._own, self._paid = world.own_rewards.numpy().reshape(-1), world.reply_rewards.numpy().reshape(-1)
-        start = world.start.numpy()
-        self._possible = np.flatnonzero(start)
-        self._starts = start[self._possible].cumsum()
-        self._starts[self._starts >= 1 - 1e-12] = 2
-        self.terminal = world.terminal.numpy()
-        # besides the last three states only those are ends in which the side with the man has no move
-        self.why = np.where(self.terminal, 1 + STALEMATE, 0)
-        self.why[-len(OVER) :] = 1 + np.arange(len(OVER))
-        self.ids = action_ids(self.ending)
-        self._by_plane = np.full((len(self.ending.men), 2, self.ending.board.planes), -1, dtype=np.int16)
-        for slot, ids in enumerate(self.ids.T):
-            legal = ids >= 0
-            kinds, planes = self.ending.white_man[legal], ids[legal] % self.ending.board.planes
-            self._by_plane[kinds, int(slot >= KING_SLOTS), planes] = slot
-
-    def draw_starts(self, uniforms: NDArray[np.float64]) -> Numbers:
-        """Return the states that numbers in [0, 1) choose."""
-        drawn: Numbers = self._possible[np.searchsorted(self._starts, uniforms, side="right")]
-        return drawn
-
-    def slots(self, states: Numbers, ids: Numbers) -> Numbers:
-        """Return the slot of each id ``[n]`` in its state, -1 where it is not legal."""
-        origin, plane = np.divmod(ids, self.ending.board.planes)
-        own = self.ending.white[states, :2]
-        # a move from elsewhere is read as the man's, and is none of the legal ids; nor is one without a slot
-        slots = self._by_plane[self.ending.white_man[states], (origin != own[:, 0]).astype(np.intp), plane]
-        legal = self.ids[states, slots] == ids
-        return np.where(legal, slots, -1)
-
-    def step(
-        self, states: Numbers, slots: Numbers, uniforms: NDArray[np.float64]
-    ) -> tuple[Numbers, NDArray[np.float64]]:
-        """Return the states behind ``slots [n]`` and the answers to them, and what was paid."""
-        pairs = states * self._width + slots
-        positions = self._moves[pairs].astype(np.int64)
-        answers = (self._cumulative[positions] <= uniforms[:, None]).sum(1)
-        branches = positions * self._answers + answers
-        return self._replies[branches].astype(np.int64), self._own[pairs] + self._paid[branches]
 
 
 def _one_of(what: str, asked: Any, possible: Iterable[str]) -> None:
