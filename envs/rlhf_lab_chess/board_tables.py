@@ -50,7 +50,7 @@ class BoardTables:
         start = world.start.numpy()
         self._possible = np.flatnonzero(start)
         self._starts = start[self._possible].cumsum()
-        self._starts[self._starts >= 1 - 1e-12] = 2
+        self._starts[-1] = 2  # nor past the last position
         self.terminal = world.terminal.numpy()
         # besides the last three states only those are ends in which the side with the man has no move
         self.why = np.where(self.terminal, 1 + STALEMATE, 0)
