@@ -140,6 +140,8 @@ class EndingEnvironment(Environment):
                 raise ValueError(f"{field}: {found.name!r} does not pay moves of chess endings")
         if self.start and self.mate_in:
             raise ValueError("start and mate_in both say where to begin; give one of them")
+        if self.mate_in is not None and not 1 <= self.mate_in[0] <= self.mate_in[1]:
+            raise ValueError(f"mate_in: give the least number of moves, from 1, and then the most; found {self.mate_in}")
         return self
 
     def ending(self) -> Ending:
@@ -149,23 +151,26 @@ class EndingEnvironment(Environment):
     def starts(self) -> Tensor:
         """Return the start distribution ``[states]``; raises ``LabError`` where no position fits."""
         solved = self.ending()
+        open_states = torch.from_numpy((solved.moves != NONE).any(1))
         chosen = torch.zeros(solved.states, dtype=torch.float64)
         if self.start:
             for number, fen in enumerate(self.start):
                 try:
-                    chosen[read_state(solved, fen)[0]] += 1
+                    state = read_state(solved, fen)[0]
+                    if not open_states[state]:
+                        raise BadRowError("placement", "is stalemate", found=fen, due="begin where there is a move")
                 except BadRowError as error:
                     error.place = f"environment.start[{number}]"
                     raise
+                chosen[state] += 1
             return chosen / chosen.sum()
-        # with the ending's own man, where it is not white that is stalemated
-        possible = torch.from_numpy((solved.moves != NONE).any(1) & (solved.white_man == 0))
+        possible = open_states & torch.from_numpy(solved.white_man == 0)  # with the ending's own man
         if self.mate_in is not None:
             low, high = self.mate_in
-            moves = torch.from_numpy((solved.won.astype(np.int64) + 1) // 2)
-            possible &= (torch.from_numpy(solved.won) >= 0) & (moves >= low) & (moves <= high)
+            moves = torch.from_numpy((solved.won.astype(np.int64) + 1) // 2)  # 0 where it is a draw
+            longest = int(moves[possible].max())
+            possible &= (moves >= low) & (moves <= high)
             if not bool(possible.any()):
-                longest = (int(solved.won.max()) + 1) // 2
                 raise LabError(
                     f"environment.mate_in: no position of {self.ending_name} on {self.board} x {self.board} is mate in "
                     f"{low} to {high}; the longest is mate in {longest}"

@@ -8,6 +8,7 @@ Requirements this file meets:
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -31,7 +32,7 @@ class Games:
     """Games in progress: ``state`` int64 and ``age``, how many moves white has made, both of the same free shape.
 
     ``limit``: a game is truncated after so many of white's moves. Nothing is checked here: an illegal action gives
-    nonsense, so take actions from ``legal``.
+    nonsense, and so does a step in a game that is over.
     """
 
     def __init__(
@@ -41,18 +42,26 @@ class Games:
         self._width, self._answers = world.moves.shape[1], world.replies.shape[1]
         self._moves = world.moves.flatten().to(device).long()
         self._replies = world.replies.flatten().to(device).long()
-        cumulative = world.chances.cumsum(-1)
-        cumulative[:, -1] = 2  # no rounding leads past the last answer, whatever its chance
-        self._cumulative = cumulative.masked_fill(cumulative >= 1 - 1e-12, 2).to(device)
+        possible = world.chances > 0
+        # 2, so that no rounding leads past the last answer that may come
+        last = possible.flip(-1).cumsum(-1).flip(-1) == possible
+        self._cumulative = world.chances.cumsum(-1).masked_fill(last, 2).to(device)
         self._own = world.own_rewards.flatten().to(device)
         self._answered = world.reply_rewards.flatten().to(device)
         self._legal = world.legal.to(device)
         self._terminal = world.terminal.to(device)
         self._possible = world.start.nonzero()[:, 0].to(device)
-        starts = world.start[world.start > 0].cumsum(0).to(device)
-        self._starts = starts.masked_fill(starts >= 1 - 1e-12, 2)
+        self._starts = world.start[world.start > 0].cumsum(0).to(device)
+        self._starts[-1] = 2  # likewise
         self.state = torch.zeros(shape, dtype=torch.int64, device=device)
         self.age = torch.zeros_like(self.state)
+
+    def beside(self, shape: tuple[int, ...]) -> Games:
+        """Return other games of the same world, which share its tables."""
+        other = copy.copy(self)
+        other.state = self.state.new_zeros(shape)
+        other.age = torch.zeros_like(other.state)
+        return other
 
     def begin(self, uniforms: Tensor, where: Tensor | None = None) -> None:
         """Begin new games in all places, or in those of the bool tensor ``where``, by numbers in (0, 1)."""
@@ -66,7 +75,7 @@ class Games:
         return legal
 
     def step(self, actions: Tensor, uniforms: Tensor) -> Played:
-        """Play ``actions`` and the answers that ``uniforms`` in (0, 1) choose; games that end stay where they ended."""
+        """Play ``actions`` and the answers that ``uniforms`` in (0, 1) choose; begin anew where a game has ended."""
         pair = self.state * self._width + actions
         position = self._moves[pair]
         answer = (self._cumulative[position] <= uniforms[..., None]).sum(-1)

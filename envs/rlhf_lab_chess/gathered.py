@@ -27,18 +27,19 @@ class Gathered:
     """``runs x envs`` games in progress; whole games come one per row, ``envs * count`` rows."""
 
     def __init__(self, world: TurnWorld, runs: int, envs: int, streams: Streams, limit: int) -> None:
-        self._world, self._runs, self._envs, self._limit = world, runs, envs, limit
+        self._runs, self._envs = runs, envs
         self._keys = streams["steps"].keys
         self._collects = 0  # of whole games so far
-        self._rows = _Rows(world, runs, envs, self._keys, limit, 0)
+        self._open = open_actions(world)
+        self._rows = _Rows(Games(world, (runs, envs), limit), self._open, self._keys, 0)
 
     def collect(self, actor: Actor, size: Size) -> Samples:
         """Act and return trajectories; see ``BuiltEnvironment``."""
         if size.unit == "steps":
             return record(actor, self._rows, size.count)
         self._collects += 1
-        fresh = _Rows(self._world, self._runs, self._envs * size.count, self._keys, self._limit, self._collects)
-        return record(actor, fresh, None)
+        games = self._rows.games.beside((self._runs, self._envs * size.count))
+        return record(actor, _Rows(games, self._open, self._keys, self._collects), None)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return where every game stands, and the counters of the random numbers."""
@@ -59,12 +60,11 @@ class Gathered:
 class _Rows:
     """Games ``[runs, rows]``; see ``Rows``. ``collect`` 0 begins anew where a game ends; others number whole games."""
 
-    def __init__(self, world: TurnWorld, runs: int, rows: int, keys: Any, limit: int, collect: int) -> None:
-        self.games = Games(world, (runs, rows), limit)
-        self.counts = np.zeros((runs, rows), dtype=np.int64)
-        self.done = torch.zeros(runs, rows, dtype=torch.bool)
-        self._keys, self._collect = keys, collect
-        self._open = open_actions(world)
+    def __init__(self, games: Games, legal: Tensor | None, keys: Any, collect: int) -> None:
+        self.games = games
+        self.counts = np.zeros(games.state.shape, dtype=np.int64)
+        self.done = torch.zeros_like(games.state, dtype=torch.bool)
+        self._legal, self._keys, self._collect = legal, keys, collect
         self.games.begin(self._draw()[..., 2].contiguous())
 
     def _draw(self) -> Tensor:
@@ -76,8 +76,8 @@ class _Rows:
     def observe(self) -> tuple[Any, Any, Any]:
         self._numbers = self._draw()
         state = self.games.state
-        assert self._open is not None
-        return state.numpy(), self._numbers[..., 0].contiguous().numpy(), self._open[state].numpy()
+        assert self._legal is not None  # a game of turns tells what is legal
+        return state.numpy(), self._numbers[..., 0].contiguous().numpy(), self._legal[state].numpy()
 
     def step(self, actions: Any) -> Step:
         valid = ~self.done
