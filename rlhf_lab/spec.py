@@ -98,6 +98,12 @@ class ExactSettings(BaseModel):
         "proportion to the start distribution, the same for every arm and seed, each equally likely afterwards; None: "
         "the start distribution as it is",
     )
+    beyond: Literal["critic", "value"] = Field(
+        default="critic",
+        description="what stands for the steps after a cut. critic: the episode is truncated, and an estimator that "
+        "asks sees the critic's value there; value: it ends with the exact value of the policy that acts, paid in the "
+        "last step, so that a critic's error counts within the window only",
+    )
     critic: Literal["exact", "zero"] = Field(
         default="exact",
         description="values that the critic has without its error; along a run the critic is the run's own",

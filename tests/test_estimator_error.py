@@ -492,3 +492,76 @@ def test_another_start_is_that_of_data_and_truth() -> None:
 def test_a_start_that_is_none_is_refused(start: Tensor) -> None:
     with pytest.raises(WorldError, match="start: expected"):
         layers().enumerate(POLICY, 2, start=start)
+
+
+# ---- beyond the horizon
+
+
+def looping(gamma: float) -> TabularMDP:
+    """Three states that lead to each other, and to an end once in four steps on the mean. Random rewards."""
+    transition = torch.zeros(4, 2, 4, dtype=F64)
+    transition[..., :3] = 0.75 * noise(4, 2, 3, seed=6).softmax(-1)
+    transition[..., 3] = 0.25
+    start = torch.tensor([0.5, 0.3, 0.2, 0], dtype=F64)
+    return TabularMDP(transition, noise(4, 2, 4, seed=7), start, torch.arange(4) == 3, gamma)
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 3, 4])
+def test_with_exact_values_beyond_the_horizon_a_return_has_no_bias_at_any_horizon(horizon: int) -> None:
+    world, policy = looping(0.9), POLICY[:4]
+    returns = make("advantage", "monte_carlo", gamma=0.9)
+    assert gradient_error(world, policy, returns, REINFORCE, None, horizon, beyond="value").bias < 1e-14
+    assert gradient_error(world, policy, returns, REINFORCE, None, horizon).bias > 1e-3
+    # its mean is Q, which is A + V, in every cell that is visited
+    error = estimator_error(world, policy, returns, None, horizon, beyond="value")
+    values = world.state_values(policy)[None, :, None].expand_as(error.visits)
+    torch.testing.assert_close(error.cell_bias, values.where(error.visits > 0, 0), rtol=0, atol=1e-13)
+
+
+def test_with_exact_values_beyond_the_horizon_a_group_has_no_bias() -> None:
+    world, rloo = looping(1.0), make("advantage", "rloo")
+    found = gradient_error(world, POLICY[:4], rloo, REINFORCE, None, 2, samples=2, beyond="value")
+    assert found.bias < 1e-14
+    assert gradient_error(world, POLICY[:4], rloo, REINFORCE, None, 2, samples=2).bias > 0.01
+
+
+def test_what_stands_beyond_the_horizon_by_hand() -> None:
+    # One action; 0 -> 1 -> end, each step pays 1, γ = 1/2: V = (3/2, 1), A = 0. The critic says (5, 3). One step.
+    transition = torch.tensor([[[0.0, 1, 0]], [[0, 0, 1]], [[0, 0, 1]]])
+    start = torch.tensor([1.0, 0, 0])
+    world = TabularMDP(transition, torch.ones(3, 1, 3), start, start.flip(0) == 1, gamma=0.5)
+    critic, policy = torch.tensor([5.0, 3, 7]), torch.ones(3, 1)
+    td, returns = make("advantage", "td", gamma=0.5), make("advantage", "monte_carlo", gamma=0.5)
+    found = {
+        beyond: [
+            float(estimator_error(world, policy, estimator, critic, 1, beyond=beyond).cell_bias[0, 0, 0])
+            for estimator in (td, returns)
+        ]
+        for beyond in ("critic", "value")
+    }
+    assert found["critic"] == [1 + 3 / 2 - 5, 1]
+    assert found["value"] == [1 + 1 / 2 - 5, 1 + 1 / 2]
+
+
+def test_beyond_the_horizon_the_behaviour_goes_on() -> None:
+    # 0 -> 1 -> end; only the second action in 1 pays, 8. π takes it once in four times, the behaviour always.
+    transition = torch.tensor([[[0.0, 1, 0]] * 2, [[0, 0, 1]] * 2, [[0, 0, 1]] * 2])
+    reward = torch.zeros(3, 2, 3)
+    reward[1, 1] = 8
+    world = TabularMDP(transition, reward, torch.tensor([1.0, 0, 0]), torch.arange(3) == 2)
+    policy, behaviour = torch.tensor([[0.5, 0.5], [0.75, 0.25], [0.5, 0.5]]), torch.tensor([[0.0, 1.0]] * 3)
+    returns = make("advantage", "monte_carlo", gamma=1.0)
+    error = estimator_error(world, policy, returns, None, 1, behaviour=behaviour, beyond="value")
+    assert error.cell_bias[0, 0].tolist() == [0, 8]  # A^π(0,·) = 0
+    error = estimator_error(world, policy, returns, None, 1, beyond="value")
+    assert error.cell_bias[0, 0].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("estimator", CRITIC_FREE + WITH_CRITIC, ids=name_of)
+def test_where_no_episode_is_cut_nothing_stands_beyond_the_horizon(estimator: Any) -> None:
+    one, other = (
+        gradient_error(layers(), POLICY, estimator, REINFORCE, WRONG, 3, beyond=beyond)
+        for beyond in ("critic", "value")
+    )
+    assert torch.equal(one.expected, other.expected) and torch.equal(one.true, other.true)
+    assert one.variance_trace == other.variance_trace

@@ -133,6 +133,21 @@ def test_static_errors_are_those_of_the_dense_form() -> None:
     assert found["gradient_cosine"] == pytest.approx(due.cosine, rel=1e-6)
 
 
+def test_beyond_the_horizon_studies_ask_for_the_critic_or_for_the_exact_value() -> None:
+    spec = TOY | {"trainer": None, "optimizer": None, "advantage": {"name": "gae", "lam": 1.0}}
+    settings = {"horizon": 2, "critic": "zero"}
+    found = arm(spec | {"exact": settings | {"beyond": "value"}}, "gradient_error", "estimator_error", seeds=1).exact
+    assert found["gradient_bias"] < 1e-14  # λ = 1 trusts no critic, except at a cut
+    assert found["squared_bias"] > 0.1  # of Q, which the critic does not centre
+    cut = arm(spec | {"exact": settings}, "gradient_error", "estimator_error", seeds=1).exact
+    assert cut["gradient_bias"] > 0.1
+    assert cut["bias"] != found["bias"]
+    run = TOY | {"advantage": {"name": "gae", "lam": 1.0}}
+    for beyond, low, high in (("value", 0, 1e-13), ("critic", 1e-3, 10)):  # each run's own critic is still learning
+        curve = arm(run | {"exact": {"horizon": 2, "beyond": beyond}}, "gradient_along").curves["gradient_bias"]
+        assert low <= curve.min() and curve.max() < high
+
+
 # ---- a few start states
 
 

@@ -35,6 +35,7 @@ def advantage_errors(spec: RunSpec, world: ExactWorld, actor: Any, policy: Tenso
         samples=settings.samples,
         jacobian=jacobian_of(actor, world, 0),
         start=start_states(world, settings.starts),
+        beyond=settings.beyond,
     )
     return {
         "bias": float(error.bias),
@@ -95,6 +96,7 @@ def _gradient(
         normalizer=spec.normalizer,
         jacobian=jacobian_of(actor, world, run),
         start=start_states(world, settings.starts),
+        beyond=settings.beyond,
     )
     return dict(zip(_GRADIENT, (error.relative_bias, error.variance_trace, error.cosine), strict=True))
 

@@ -1,7 +1,9 @@
 """How wrong an advantage estimator and the gradient made from it are: exact, by enumeration of every outcome.
 
-The truth is that of the infinite horizon, A^π and ∇J, also where the enumeration stops before the episodes do: what a
-critic bootstraps at the cut is part of the estimator, and its error is part of what is measured.
+The truth is that of the infinite horizon, A^π and ∇J, also where the enumeration stops before the episodes do. What a
+critic bootstraps at the cut is then part of the estimator, and its error is part of what is measured. With ``beyond``
+"value" a cut episode ends instead, its last step paid r + γ V(s') with the exact value of the policy that acts: an
+estimator without a critic has no bias from the cut, and a critic's error, and chance, count within the window only.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torch import Tensor
 from rlhf_lab.calling import Aggregator, Estimator, Normalizer, Objective, apply, restrict
 from rlhf_lab.types import Advantages, PolicyBatch, clean
 from rlhf_lab.worlds.outcomes import (
+    Beyond,
     cells,
     enumerated,
     estimate,
@@ -106,16 +109,18 @@ def estimator_error(
     ref_policy: Tensor | None = None,
     jacobian: Jacobian | None = None,
     start: Tensor | None = None,
+    beyond: Beyond = "critic",
 ) -> EstimatorError:
     """Return the exact error of an advantage estimator of ``policy [s,a]`` under a ``critic [s]`` that may be wrong.
 
     Outcomes are enumerated under ``behaviour`` (None = the policy itself), ``samples`` episodes from one start state at
     a time (a group estimator needs at least 2), and the visits are the behaviour's; ``start [s]`` are the first states'
-    probabilities, None the world's own. An estimator whose advantages carry the importance weight of their own action,
-    as V-trace's do, estimates ρ A^π: judge it by ``gradient_error``.
+    probabilities, None the world's own; ``beyond`` says what stands for the steps after the horizon (see above). An
+    estimator whose advantages carry the importance weight of their own action, as V-trace's do, estimates ρ A^π: judge
+    it by ``gradient_error``.
     """
     policy = probabilities(policy)
-    outcomes = enumerated(world, policy if behaviour is None else behaviour, horizon, samples, start)
+    outcomes = enumerated(world, policy if behaviour is None else behaviour, horizon, samples, start, beyond)
     cell = cells(outcomes, policy.shape)
     scores = None
     if "score_norms" in estimator.needs():
@@ -152,22 +157,23 @@ def gradient_error(
     aggregation: Aggregator | None = None,
     jacobian: Jacobian | None = None,
     start: Tensor | None = None,
+    beyond: Beyond = "critic",
 ) -> GradientError:
     """Return the exact expected gradient of an objective on estimated advantages, and the true gradient beside it.
 
     Data come from ``behaviour`` (None = the policy); ``old_policy`` is the proximal one (None = the behaviour).
     ``jacobian [s,a,p]`` is ∂ log π(a|s) / ∂θ, or a function of states and actions ``[m]`` that gives it as ``[m,p]``
     and is asked for what is visited only; None means tabular softmax logits, p = s · a. ``start [s]`` are the first
-    states' probabilities, None the world's own. An outcome is one batch of the objective: its loss sums over the steps
-    of an episode and averages over its ``samples``, unless an ``aggregation`` says otherwise, which may change the
-    scale as well: then compare directions.
+    states' probabilities, None the world's own; ``beyond`` says what stands for the steps after the horizon (see
+    above). An outcome is one batch of the objective: its loss sums over the steps of an episode and averages over its
+    ``samples``, unless an ``aggregation`` says otherwise, which may change the scale as well: then compare directions.
 
     The truth is Σ_{t<horizon} E[A^π(s_t,a_t) ∇log π(a_t|s_t)] under the policy itself: the world's
     ``policy_gradient(discounted=False)`` where episodes end within the horizon, hence ∇J where γ = 1 too.
     Time and memory grow with outcomes · (steps of an outcome)², with a ``jacobian`` the time with outcomes · steps · p.
     """
     policy = probabilities(policy)
-    outcomes = enumerated(world, policy if behaviour is None else behaviour, horizon, samples, start)
+    outcomes = enumerated(world, policy if behaviour is None else behaviour, horizon, samples, start, beyond)
     own = outcomes if behaviour is None else enumerated(world, policy, horizon, start=start)
     scores = score_function(policy, jacobian, [visited_cells(outcomes, policy.shape), visited_cells(own, policy.shape)])
     visits = sum_by(cells(own, policy.shape, timeless=True), step_weights(own), policy.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from rlhf_lab.worlds.protocol import Enumeration, ExactWorld, WorldError
 from rlhf_lab.worlds.scores import ScoreFunction
 
 __all__ = [
+    "Beyond",
     "cells",
     "enumerated",
     "estimate",
@@ -28,11 +29,30 @@ __all__ = [
 ]
 
 
+Beyond = Literal["critic", "value"]
+"""What stands for the steps beyond the horizon: the critic's value, or the exact value of the policy that acts."""
+
+
 def enumerated(
-    world: ExactWorld, policy: Tensor, horizon: int, samples: int = 1, start: Tensor | None = None
+    world: ExactWorld,
+    policy: Tensor,
+    horizon: int,
+    samples: int = 1,
+    start: Tensor | None = None,
+    beyond: Beyond = "critic",
 ) -> Enumeration:
-    """Return every outcome of acting by ``policy [s,a]``, with a sample axis also where ``samples`` is 1."""
-    return _with_samples(world.enumerate(policy, horizon, samples, start), samples)
+    """Return every outcome of acting by ``policy [s,a]``, with a sample axis also where ``samples`` is 1.
+
+    With ``beyond`` "value" an episode that the horizon cuts ends there, its last step paid r + γ V^π(s').
+    """
+    outcomes = _with_samples(world.enumerate(policy, horizon, samples, start), samples)
+    cut = outcomes.trajectories.truncated
+    if beyond == "critic" or not bool(cut.any()):
+        return outcomes
+    steps, following = outcomes.trajectories, world.state_values(policy)[outcomes.states[..., 1:]]
+    paid = steps.rewards + (world.gamma * following).where(cut, 0)  # a state where none is cut may be worth infinity
+    ended = replace(steps, rewards=paid, terminated=steps.terminated | cut, truncated=torch.zeros_like(cut))
+    return replace(outcomes, trajectories=ended)
 
 
 def estimate(
