@@ -30,16 +30,17 @@ __all__ = ["ChessRecords"]
 class ChessRecords(PreferenceData):
     """Positions from games of an ending, and moves in them that an annotator has ranked, or just those played.
 
-    White is played by π(a|s) in proportion to exp(strength · u(s,a)) with u = - moves to mate (a draw counts as one
-    more than the longest mate), black by the environment's opponent; with ``path`` the games stand in a file (see
-    ``records``) and are the same for all runs, where a run's own games are drawn from its stream otherwise. Several
-    strengths are players of equal shares.
+    White is played by π(a|s) in proportion to exp(strength · u(s,a)) with u = - moves to mate (see ``move_worths``),
+    black by the environment's opponent; a game ends after the environment's ``max_steps``. With ``path`` the games
+    stand in a file (see ``records``) and are the same for all runs, where a run's own games are drawn from its stream
+    otherwise. Several strengths are players of equal shares.
 
     ``form: played`` gives the move that was played, to be imitated. ``form: rankings`` puts it beside other legal
     moves, drawn without replacement with equal probabilities, ``candidates`` in all (fewer where there are fewer). The
     annotator sorts them by u / temperature + g, g standard Gumbel: a Plackett-Luce ranking with utility u(s,a), or with
     Q*(s,a) against the opponent. Equally good moves are as likely in either order; at ``temperature`` 0 they are tied
-    (equal ``ranks``). With ``distinct`` no two moves of a row are equally good.
+    (equal ``ranks``). With ``distinct`` no two moves of a row are equally good; where all moves are, the row holds the
+    one that was played, and says nothing.
     """
 
     name = "chess_records"
@@ -100,7 +101,10 @@ class ChessRecords(PreferenceData):
         states = torch.tensor([state for game in games for state in game.states])[: self.rows]
         slots = torch.tensor([slot for game in games for slot in game.slots])[: self.rows]
         if len(states) < self.rows:
-            raise LabError(f"data.rows: {self.path} holds {len(states):,} positions; lower rows, or add games")
+            raise LabError(
+                f"data.rows: {self.rows:,} positions are asked for, and {self.path} holds {len(states):,}; lower rows, "
+                "or add games"
+            )
         return states.expand(streams.runs, -1), slots.expand(streams.runs, -1)
 
     def _ranked(self, environment: BuiltEnding, states: Tensor, slots: Tensor, streams: Streams) -> Candidates:
@@ -124,8 +128,8 @@ class ChessRecords(PreferenceData):
     def _utilities(self, environment: BuiltEnding) -> Tensor:
         """Return what the annotator thinks of every move ``[states, slots]``, -inf where it is not legal."""
         if self.utility == "value":
-            values: Tensor = environment.exact().optimal_action_values()
-            return values
+            # to twelve places, so that moves that mirror each other are equally good however their values round
+            return environment.exact().optimal_action_values().round(decimals=12)
         worths = torch.from_numpy(move_worths(environment.ending))
         ends = torch.full((environment.ending.states - len(worths), worths.shape[1]), -torch.inf, dtype=torch.float64)
         return torch.cat([worths, ends])
@@ -133,14 +137,18 @@ class ChessRecords(PreferenceData):
     def _choose(self, worth: Tensor, slots: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """Return the moves to be ranked, the one played first, and which of them there are ``[runs, rows, k]``."""
         keys = keys.masked_fill(worth == -torch.inf, -1).scatter(-1, slots[..., None], 2.0)
-        order = keys.argsort(dim=-1, descending=True, stable=True)
-        there = keys.gather(-1, order) >= 0
         if self.distinct:
-            sorted_worth = worth.gather(-1, order)
-            same = sorted_worth[..., :, None] == sorted_worth[..., None, :]
-            first = ~(same & torch.ones(same.shape[-2:], dtype=torch.bool).tril(-1)).any(-1)
-            there &= first
-            kept = there.byte().argsort(dim=-1, descending=True, stable=True)
-            order, there = order.gather(-1, kept), there.gather(-1, kept)
-        count = min(self.candidates, order.shape[-1])
-        return order[..., :count], there[..., :count]
+            keys = keys.masked_fill(~_first_of_equals(worth, keys), -1)
+        best, chosen = keys.topk(min(self.candidates, keys.shape[-1]), dim=-1)
+        there = best >= 0
+        return torch.where(there, chosen, slots[..., None]), there  # a legal move stands where there is none
+
+
+def _first_of_equals(worth: Tensor, keys: Tensor) -> Tensor:
+    """Return which moves have the largest key among those of equal worth, bool as ``worth [..., slots]``."""
+    order = keys.argsort(dim=-1, descending=True, stable=True)
+    order = order.gather(-1, worth.gather(-1, order).argsort(dim=-1, stable=True))  # equals together, by their keys
+    sorted_worth = worth.gather(-1, order)
+    first = torch.ones_like(order, dtype=torch.bool)
+    first[..., 1:] = sorted_worth[..., 1:] != sorted_worth[..., :-1]
+    return torch.zeros_like(first).scatter(-1, order, first)

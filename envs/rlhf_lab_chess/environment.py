@@ -141,7 +141,7 @@ class EndingEnvironment(Environment):
         if self.start and self.mate_in:
             raise ValueError("start and mate_in both say where to begin; give one of them")
         if self.mate_in is not None and not 1 <= self.mate_in[0] <= self.mate_in[1]:
-            raise ValueError(f"mate_in: give the least number of moves, from 1, and then the most; found {self.mate_in}")
+            raise ValueError(f"mate_in: give the least number of moves, from 1, and the most; found {self.mate_in}")
         return self
 
     def ending(self) -> Ending:

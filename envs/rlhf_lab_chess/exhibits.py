@@ -20,6 +20,7 @@ from rlhf_lab_chess.successors import DEAD
 __all__ = ["exhibits"]
 
 _MOST: Final = 12  # moves in a table
+_ROUNDING: Final = 1e-9  # a loss below it is none
 _COLUMNS: Final = ("move", "verdict", "mate in", "probability", "Q", "A", "Q*", "A*")
 
 
@@ -27,34 +28,39 @@ def exhibits(ending: Ending, world: TurnWorld, paid: TurnWorld, policy: Tensor) 
     """Return a few positions of an ending, with what ``policy [states, slots]`` makes of them.
 
     - where the policy loses most: the largest visits · (V* - E Q*);
-    - a bad move in a won position: the move with the largest -Q · A, both of them under the policy;
-    - the longest mate from a first position;
-    - where ``paid`` is another world: the first position in which the move that is best paid is truly worst.
+    - a bad move in a won position: the move with the largest -Q* · A*, worth much and yet a loss;
+    - the longest mate from a first position, where any is won;
+    - where ``paid`` is another world: the first position in which the move that is best paid costs most in truth, if
+      it costs anything.
     """
     numbers = _Numbers(ending, world, policy)
+    best, lost = numbers.best, -numbers.best_advantage
     won = torch.zeros(ending.states, dtype=torch.bool)
     won[: len(ending.won)] = torch.from_numpy(ending.won != DRAW)
-    loss = (policy * -numbers.best_advantage).sum(-1)
+
+    loss = (policy * lost).sum(-1)
     costly = int((world.occupancy(policy) * loss).argmax())
-    bad = int((-numbers.value * numbers.advantage).masked_fill(~(numbers.legal & won[:, None]), -torch.inf).argmax())
+    told = f"On the mean it loses {float(loss[costly]):.2g} here."
+    found = [numbers.exhibit(costly, "Where the policy loses most", told)]
+
+    bad = int((best * lost).masked_fill(~(numbers.legal & won[:, None]), -torch.inf).argmax())
     state, slot = divmod(bad, policy.shape[1])
+    q, a = float(best[state, slot]), -float(lost[state, slot])
+    told = f"{write_move(ending, state, slot)}: Q* = {q:.3g}, A* = {a:.3g}."
+    found.append(numbers.exhibit(state, "A bad move in a won position", told, slot))
+
     plies = torch.from_numpy(ending.won).masked_fill(world.start[: len(ending.won)] == 0, DRAW)
-    longest = int(plies.argmax())
-    q, a = float(numbers.value[state, slot]), float(numbers.advantage[state, slot])
-    found = [
-        numbers.exhibit(costly, "Where the policy loses most", f"On the mean it loses {float(loss[costly]):.2g} here."),
-        numbers.exhibit(
-            state, "A bad move in a won position", f"{write_move(ending, state, slot)}: Q = {q:.3g}, A = {a:.3g}.", slot
-        ),
-        numbers.exhibit(longest, "The longest mate"),
-    ]
+    if bool((plies != DRAW).any()):
+        found.append(numbers.exhibit(int(plies.argmax()), "The longest mate"))
+
     if paid is not world:
         tempting = paid.optimal_action_values().argmax(-1, keepdim=True)
-        cost = -numbers.best_advantage.gather(-1, tempting)[:, 0].masked_fill(world.start == 0, 0)
+        cost = lost.gather(-1, tempting)[:, 0].masked_fill(world.start == 0, 0)
         worst = int(cost.argmax())
         slot = int(tempting[worst])
-        told = f"{write_move(ending, worst, slot)} is best paid, and costs {float(cost[worst]):.3g} in truth."
-        found.append(numbers.exhibit(worst, "What the paid reward prefers", told, slot))
+        if cost[worst] > _ROUNDING:
+            told = f"{write_move(ending, worst, slot)} is best paid, and costs {float(cost[worst]):.3g} in truth."
+            found.append(numbers.exhibit(worst, "What the paid reward prefers", told, slot))
     return found
 
 
@@ -83,7 +89,7 @@ class _Numbers:
         fate = "a draw" if moves is None else f"mate in {moves}"
         picture = draw_svg(position_of(self._ending, state), arrows, title=f"{title}, {fate}")
         left = len(ranked) - len(kept)
-        more = f" {left} further moves are worse." if left else ""
+        more = f" {left} further moves are no better." if left else ""
         return Exhibit(
             title,
             f"White to move: {fate}. {caption}{more}".strip(),

@@ -12,8 +12,9 @@ import copy
 from typing import NamedTuple
 
 import torch
-from rlhf_lab.worlds.turns import TurnWorld
 from torch import Tensor
+
+from rlhf_lab.worlds.turns import TurnWorld
 
 __all__ = ["Games", "Played"]
 

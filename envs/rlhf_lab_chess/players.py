@@ -22,9 +22,9 @@ VERDICTS: Final = ("best", "inaccuracy", "blunder")
 def move_worths(ending: Ending) -> NDArray[np.float64]:
     """Return u(s,a) = - the moves to mate under best play, this one counted, ``[w,slots]``; -inf where not legal.
 
-    A draw counts as one move more than the longest mate of the ending. Many moves are equally good.
+    A draw counts as one move more than the longest mate that a move may lead to. Many moves are equally good.
     """
-    behind = (ending.lost.astype(np.float64)) / 2 + 1
+    behind = ending.lost.astype(np.float64) / 2 + 1
     drawn = behind[ending.lost != DRAW].max() + 1
     behind[ending.lost == DRAW] = drawn
     # numbers below 0 take the last places: DEAD is a draw, NONE no move

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Final
 
@@ -63,9 +64,12 @@ def read_games(path: str | Path, ending: Ending) -> Iterator[Game]:
     except OSError as error:
         raise LabError(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise LabError(f"{path} is no UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise LabError(
+            f"{path}:{line}: is no UTF-8 text, found byte {error.object[error.start]:#04x}; save the file as UTF-8"
+        ) from None
     found = 0
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(StringIO(text, newline=None), 1):
         said = line.partition("#")[0].strip()
         if said:
             try:
