@@ -20,8 +20,10 @@ from torch import Tensor
 
 from rlhf_lab.components import Environment, RewardFunction, Slot
 from rlhf_lab.data.errors import BadRowError
+from rlhf_lab.data.ranking import Ranking
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
+from rlhf_lab.training.candidates import Candidates
 from rlhf_lab.training.exhibits import Exhibit
 from rlhf_lab.training.finite import BuiltFinite
 from rlhf_lab.training.protocols import Actor, Size, Spaces
@@ -36,6 +38,7 @@ from rlhf_lab_chess.opponents import Opponent, RandomReplies
 from rlhf_lab_chess.rewards import EndingReward, Outcome
 from rlhf_lab_chess.states import read_state
 from rlhf_lab_chess.successors import NONE
+from rlhf_lab_chess.words import encode
 from rlhf_lab_chess.world import make_world
 
 __all__ = ["KPK", "KQK", "KRK", "BuiltEnding", "EndingEnvironment"]
@@ -44,7 +47,7 @@ _FEW_STATES: Final = 4096  # up to here asking about all positions costs less th
 
 
 class BuiltEnding:
-    """``runs x envs`` games in progress; see ``BuiltEnvironment``. Whole games come one per row, ``envs * count`` rows.
+    """``runs x envs`` games in progress; see ``ReadingEnvironment``. Whole games come one per row, ``envs * count`` rows.
 
     ``inputs``: ``observations`` (numbers of states) and ``actions`` (slots), ``[runs, rows, t]`` int64, and ``mask
     [runs, rows, t, actions]`` of the legal ones.
@@ -92,6 +95,10 @@ class BuiltEnding:
     def collect(self, actor: Actor, size: Size) -> Samples:
         """Act and return trajectories; see ``BuiltEnvironment``."""
         return self._rollouts.collect(actor, size)
+
+    def encode(self, rankings: Sequence[Ranking]) -> Candidates:
+        """Return rankings in words as candidates ``[1, rows, k]``; see ``encode`` in ``words``."""
+        return encode(rankings, self.ending)
 
     def exhibits(self, policy: Tensor) -> Sequence[Exhibit]:
         """Return positions worth looking at, as ``policy [states, slots]`` plays them."""

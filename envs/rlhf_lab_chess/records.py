@@ -24,7 +24,7 @@ from rlhf_lab_chess.notation import read_uci, write_uci
 from rlhf_lab_chess.states import read_move, read_state, write_move, write_state
 from rlhf_lab_chess.successors import DEAD, NONE
 
-__all__ = ["Game", "read_games", "write_games"]
+__all__ = ["Game", "read_games", "write_games", "write_lines"]
 
 _UNFINISHED: Final = "*"
 _DRAWN: Final = "1/2-1/2"
@@ -46,9 +46,13 @@ class Game:
 
 def write_games(path: str | Path, ending: Ending, games: Iterable[Game]) -> None:
     """Write games, a line each; the file is whole or not there. Raises ``LabError`` where it cannot be written."""
-    lines = [f"{_line(ending, game)}\n" for game in games]
+    write_lines(path, (_line(ending, game) for game in games))
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write lines of text; the file is whole or not there. Raises ``LabError`` where it cannot be written."""
     try:
-        keep(Path(path), "".join(lines).encode())
+        keep(Path(path), "".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
         raise LabError(f"cannot write {path}: {error.strerror or error}") from None
 

@@ -23,7 +23,7 @@ from rlhf_lab.data.summary import Summary
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.training.candidates import Candidates
-from rlhf_lab.training.protocols import Actor, BuiltEnvironment, RankedEnvironment
+from rlhf_lab.training.protocols import Actor, BuiltEnvironment, ReadingEnvironment
 
 __all__ = ["PreferenceFile"]
 
@@ -78,10 +78,10 @@ class PreferenceFile(PreferenceData):
 
     def build(self, environment: BuiltEnvironment, reference: Actor, streams: Streams) -> Candidates:
         """Return the rows, ``[runs, rows, k]``; the runs share one memory."""
-        if not isinstance(environment, RankedEnvironment):
+        if not isinstance(environment, ReadingEnvironment):
             raise LabError(
                 f"data {self.name!r}: {type(environment).__name__} cannot read responses in words; files need an "
-                "environment over token sequences, such as sequences"
+                "environment that can, such as sequences"
             )
         given = self._labels(layout_of(self.path, self.form))
         summary, refused = Summary(), list[str]()
@@ -97,7 +97,7 @@ class PreferenceFile(PreferenceData):
         return _joined(parts).expand(streams.runs)
 
     def _encoded(
-        self, chunk: Sequence[Ranking], environment: RankedEnvironment, refused: list[str]
+        self, chunk: Sequence[Ranking], environment: ReadingEnvironment, refused: list[str]
     ) -> Iterator[tuple[Sequence[Ranking], Candidates]]:
         """Yield the rows that the environment can read and what it makes of them; tell of those to be skipped."""
         try:

@@ -31,6 +31,7 @@ __all__ = [
     "PaidEnvironment",
     "RankedEnvironment",
     "RankingActor",
+    "ReadingEnvironment",
     "Setup",
     "Size",
     "Spaces",
@@ -168,20 +169,25 @@ class ExhibitingEnvironment(Protocol):
 
 
 @runtime_checkable
-class RankedEnvironment(BuiltEnvironment, Protocol):
+class ReadingEnvironment(BuiltEnvironment, Protocol):
+    """An environment that can be asked about rankings in words, such as those of a file."""
+
+    def encode(self, rankings: Sequence[Ranking]) -> Candidates:
+        """Return the prompts and responses of rankings in words as candidates ``[1, rows, k]``, without labels.
+
+        Raises ``LabError`` with a row's place for what it cannot read.
+        """
+        ...
+
+
+@runtime_checkable
+class RankedEnvironment(ReadingEnvironment, Protocol):
     """An environment whose episodes are responses to prompts, so that they can be ranked."""
 
     def candidates(self, samples: Samples) -> Candidates:
         """Return whole episodes of one prompt side by side, ``[runs, prompts, k]``, with their scores as ``targets``.
 
         They are in the order in which they were collected; rows with equal ``group_ids`` share a prompt.
-        """
-        ...
-
-    def encode(self, rankings: Sequence[Ranking]) -> Candidates:
-        """Return the prompts and responses of rankings in words as candidates ``[1, rows, k]``, without labels.
-
-        Raises ``LabError`` with a row's place for what it cannot read.
         """
         ...
 
