@@ -227,6 +227,24 @@ def test_a_biased_critic_biases_the_gradient() -> None:
     assert gradient_error(world, POLICY, td, REINFORCE, world.state_values(POLICY), 2).bias < 1e-14
 
 
+@pytest.mark.parametrize(
+    ("rewards", "policy", "noise"),
+    [
+        # g is 8 (3/4, -3/4) once in four times, else 0: E g = (3/2, -3/2), its square 9/2; E‖g‖² = 18, variance 27/2
+        ((8, 0), (0.25, 0.75), 3),
+        ((80, 0), (0.25, 0.75), 3),  # whatever the scale
+        ((8, 8), (0.5, 0.5), math.inf),  # ±(4, -4)
+        ((0, 0), (0.5, 0.5), math.nan),
+    ],
+)
+def test_noise_is_the_variance_by_the_square_of_the_mean(
+    rewards: tuple[float, ...], policy: tuple[float, ...], noise: float
+) -> None:
+    table = torch.tensor([policy, (0.5, 0.5)])
+    error = gradient_error(bandit(*rewards), table, make("advantage", "monte_carlo"), REINFORCE, None, 1)
+    assert error.noise == pytest.approx(noise, rel=1e-14, nan_ok=True)
+
+
 def test_the_group_mean_shrinks_the_gradient() -> None:
     # With the own score in the baseline, E g = (K-1)/K ∇J (Liu et al. 2025)
     for samples in (2, 3):

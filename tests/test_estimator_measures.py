@@ -130,6 +130,7 @@ def test_static_errors_are_those_of_the_dense_form() -> None:
     due = gradient_error(world, world.uniform_policy(), gae(), REINFORCE, torch.zeros(4), 4, jacobian=jacobian.double())
     assert found["gradient_bias"] == pytest.approx(due.relative_bias, rel=1e-6)
     assert found["gradient_variance"] == pytest.approx(due.variance_trace, rel=1e-6)
+    assert found["gradient_noise"] == pytest.approx(due.variance_trace / float(due.expected.norm()) ** 2, rel=1e-6)
     assert found["gradient_cosine"] == pytest.approx(due.cosine, rel=1e-6)
 
 
@@ -204,6 +205,7 @@ def test_the_gradient_is_judged_at_every_point_with_the_run_s_own_critic(policy:
     assert {name: curve.shape for name, curve in found.curves.items() if name.startswith("gradient")} == {
         "gradient_bias": (2, 2),
         "gradient_variance": (2, 2),
+        "gradient_noise": (2, 2),
         "gradient_cosine": (2, 2),
     }
     learner = start(make_spec(spec, REGISTRY)[0], [0, 1])
@@ -219,6 +221,8 @@ def test_the_gradient_is_judged_at_every_point_with_the_run_s_own_critic(policy:
         )  # fmt: skip
         assert found.curves["gradient_bias"][-1, run] == pytest.approx(due.relative_bias, rel=1e-5)
         assert found.curves["gradient_variance"][-1, run] == pytest.approx(due.variance_trace, rel=1e-5)
+        length = float(due.expected.square().sum())
+        assert found.curves["gradient_noise"][-1, run] == pytest.approx(due.variance_trace / length, rel=1e-5)
         assert found.curves["gradient_cosine"][-1, run] == pytest.approx(due.cosine, rel=1e-5)
     assert not np.array_equal(found.curves["gradient_variance"][0], found.curves["gradient_variance"][1])
 

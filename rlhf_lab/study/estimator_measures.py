@@ -20,7 +20,7 @@ from rlhf_lab.worlds.protocol import ExactWorld
 
 __all__ = ["advantage_errors", "gradient_along", "gradient_errors"]
 
-_GRADIENT: Final = ("gradient_bias", "gradient_variance", "gradient_cosine")
+_GRADIENT: Final = ("gradient_bias", "gradient_variance", "gradient_noise", "gradient_cosine")
 
 
 def advantage_errors(spec: RunSpec, world: ExactWorld, actor: Any, policy: Tensor) -> dict[str, float]:
@@ -46,14 +46,14 @@ def advantage_errors(spec: RunSpec, world: ExactWorld, actor: Any, policy: Tenso
 
 
 def gradient_errors(spec: RunSpec, world: ExactWorld, actor: Any, policy: Tensor) -> dict[str, float]:
-    """Return bias, variance and cosine of the spec's gradient at ``policy [s,a]``, with the spec's exact settings."""
+    """Return the errors of the spec's gradient at ``policy [s,a]``, with the spec's exact settings."""
     return _gradient("gradient_error", spec, world, actor, 0, policy, _critic(world, policy, spec.exact))
 
 
 def gradient_along(
     spec: RunSpec, learner: Learner, world: ExactWorld, reference: Tensor
 ) -> tuple[Callable[[Tensor], dict[str, Tensor]], dict[str, dict[str, float]]]:
-    """Measure bias, variance and cosine of the gradient at the present policy, with the run's own critic.
+    """Measure bias, variance, noise and cosine of the gradient at the present policy, with the run's own critic.
 
     The world is that of what is paid in training, where the environment tells it: what is judged is the estimator, not
     the reward. The critic is 0 where the policy has none; seeds that have failed are NaN. No level is known; the
@@ -98,7 +98,8 @@ def _gradient(
         start=start_states(world, settings.starts),
         beyond=settings.beyond,
     )
-    return dict(zip(_GRADIENT, (error.relative_bias, error.variance_trace, error.cosine), strict=True))
+    found = error.relative_bias, error.variance_trace, error.noise, error.cosine
+    return dict(zip(_GRADIENT, found, strict=True))
 
 
 def _estimator(measure: str, spec: RunSpec) -> AdvantageEstimator:

@@ -92,6 +92,14 @@ class GradientError:
         return float((self.expected - self.true).norm() / self.true.norm())
 
     @property
+    def noise(self) -> float:
+        """The ``variance_trace`` by ‖E[g]‖², free of the loss's scale; infinite where E[g] = 0, NaN where g is always 0.
+
+        Source: the simple noise scale of McCandlish et al. 2018, arXiv 1812.06162.
+        """
+        return float(self.variance_trace / self.expected.square().sum())
+
+    @property
     def cosine(self) -> float:
         """The cosine of the angle between E[g] and ∇J; NaN where one of them is 0."""
         return float(self.expected @ self.true / (self.expected.norm() * self.true.norm()))
