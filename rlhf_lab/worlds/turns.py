@@ -162,13 +162,15 @@ class TurnWorld:
         return self._mean(self.state_values(policy))
 
     def optimal_values(self) -> Tensor:
-        return self._each_world(lambda game: game.optimal_values())
+        return self._optimum.clone()
 
     def optimal_action_values(self) -> Tensor:
-        return self._each_world(lambda game: game.action_values(game.optimal_values()))
+        best = self._optimum.reshape(-1, len(self.moves)).numpy()
+        found = [self._game(run).action_values(values) for run, values in enumerate(best)]
+        return _stack(found, self._axes)
 
     def optimal_return(self) -> Tensor:
-        return self._mean(self.optimal_values())
+        return self._mean(self._optimum)
 
     def occupancy(self, policy: Tensor, discounted: bool = True) -> Tensor:
         chains = self._chains(policy, self.gamma if discounted else 1.0)
@@ -205,6 +207,11 @@ class TurnWorld:
         return max(self.own_rewards.shape[:-2], self.reply_rewards.shape[:-2], key=len)
 
     @cached_property
+    def _optimum(self) -> Tensor:
+        """V* ``[*b,s]``, found once, since large games take seconds."""
+        return _stack([self._game(run).optimal_values() for run in range(math.prod(self._axes))], self._axes)
+
+    @cached_property
     def _replies(self) -> Rows:
         kept = self.chances > 0
         counts = torch.cat([torch.zeros(1, dtype=torch.int64), kept.sum(-1).cumsum(0)])
@@ -236,9 +243,6 @@ class TurnWorld:
         worlds = np.broadcast_to(np.arange(math.prod(self._axes)).reshape(self._axes), axes)
         found = [answer(self._game(int(worlds[run])), policies[run].numpy()) for run in np.ndindex(axes)]
         return _stack(found, axes)
-
-    def _each_world(self, answer: Callable[[SingleGame], Floats]) -> Tensor:
-        return _stack([answer(self._game(run)) for run in range(math.prod(self._axes))], self._axes)
 
     def _mean(self, values: Tensor) -> Tensor:
         """Return the mean of ``values [*b,s]`` over the start; where it never starts, infinity does not matter."""
