@@ -47,7 +47,7 @@ _FEW_STATES: Final = 4096  # up to here asking about all positions costs less th
 
 
 class BuiltEnding:
-    """``runs x envs`` games in progress; see ``ReadingEnvironment``. Whole games come one per row, ``envs * count`` rows.
+    """``runs x envs`` games in progress; see ``BuiltEnvironment``. Whole games come one per row, ``envs * count`` rows.
 
     ``inputs``: ``observations`` (numbers of states) and ``actions`` (slots), ``[runs, rows, t]`` int64, and ``mask
     [runs, rows, t, actions]`` of the legal ones.
