@@ -68,10 +68,9 @@ def read_games(path: str | Path, ending: Ending) -> Iterator[Game]:
     except OSError as error:
         raise LabError(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        place = f"{path}:{error.object.count(b'\n', 0, error.start) + 1}"
-        raise LabError(
-            f"{place}: is no UTF-8 text, found byte {error.object[error.start]:#04x}; save the file as UTF-8"
-        ) from None
+        before, byte = error.object[: error.start], error.object[error.start]
+        place = f"{path}:{before.count(10) + 1}"
+        raise LabError(f"{place}: is no UTF-8 text, found byte {byte:#04x}; save the file as UTF-8") from None
     found = 0
     for number, line in enumerate(StringIO(text, newline=None), 1):
         said = line.partition("#")[0].strip()
