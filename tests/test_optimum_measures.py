@@ -1,4 +1,4 @@
-"""How episodes end, signs of advantages and what is optimal for another reward, in a world that is solved by hand.
+"""How episodes end, exact values, signs of advantages and what is optimal for another reward, solved by hand.
 
 Optimal: V*(0) = 1, V*(1) = max(1/2, 0.9 V*(0)) = 0.9. Uniform: V(0) = (1 + 0.9 V(1) + 0) / 3 and
 V(1) = (1/2 + 0.9 V(0)) / 2, hence V(0) (1 - 0.135) = 1/3 + 0.075 and V(0) = 0.472062, V(1) = 0.462428.
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_endings import Toy
+from toy_endings import Toy, toy_world
 
 from rlhf_lab import compare
 from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.registry import load_plugins
 from rlhf_lab.spec import make_spec
+from rlhf_lab.study.exact_values import exact_values
 from rlhf_lab.study.optimum_measures import advantage_signs
 from rlhf_lab.worlds import TabularMDP
 from rlhf_lab.worlds.greedy import best_actions, greedy_policy
@@ -70,6 +71,37 @@ def test_ends_are_measured_along_a_run_with_their_levels() -> None:
 def test_a_world_that_does_not_tell_its_ends_is_refused() -> None:
     with pytest.raises(LabError, match="measure: ends needs a world that tells how its episodes end"):
         arm(TRAINED | {"environment": "short_corridor"}, "ends")
+
+
+# ---- values
+
+
+def test_values_of_an_untrained_policy_by_hand() -> None:
+    found = arm(STATIC, "exact_values").exact
+    assert found["states"] == 2
+    assert found["optimal_value"] == pytest.approx((1 + 0.9) / 2)
+    assert found["initial_value"] == pytest.approx((V0 + V1) / 2, rel=1e-6)
+    assert found["uniform_value"] == pytest.approx((V0 + V1) / 2, rel=1e-12)
+
+
+def test_values_and_gradient_of_a_policy_by_hand() -> None:
+    # 0: win or go to 1, equally likely; 1: gamble. V(1) = 1/2, V(0) = (1 + 0.45) / 2 = 0.725; d(0) = 1/2, where A is
+    # ±0.275 of the two and the third is never taken; 1 is left by one action, which has A = 0.
+    policy = torch.tensor([[0.5, 0.5, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0]], dtype=torch.float64)
+    found = exact_values(toy_world(), policy)
+    assert found["initial_value"] == pytest.approx((0.725 + 0.5) / 2)
+    assert found["uniform_value"] == pytest.approx((V0 + V1) / 2)
+    assert found["gradient_norm"] == pytest.approx(0.5 * 0.5 * 0.275 * 2**0.5)
+
+
+def test_values_in_a_world_of_token_strings_by_hand() -> None:
+    # one token of three after each of two prompts, paid 1, 2, 3 and 1, 3, 2
+    rewards = {"reward": {"name": "table_reward", "values": ((1, 2, 3), (1, 3, 2))}}
+    found = arm(SEQUENCES | {"environment": SEQUENCES["environment"] | {"length": 1} | rewards}, "exact_values").exact
+    assert (found["states"], found["optimal_value"]) == (2, 3)
+    assert found["initial_value"] == pytest.approx(2, rel=1e-6)
+    # d = 1/2 each, π = 1/3, A = -1, 0, 1 in some order: (1/6)² · 4
+    assert found["gradient_norm"] == pytest.approx(1 / 3, rel=1e-6)
 
 
 # ---- signs of advantages

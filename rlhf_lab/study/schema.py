@@ -29,6 +29,8 @@ MEASURES = {
     "gradient_error": "exact bias, variance trace and cosine of the expected gradient of the loss summed over each "
     "episode, whatever the aggregation, in the first seed's world, and its noise, which is the variance by the squared "
     "length of the mean and free of scale, as the cosine is; no sampling",
+    "exact_values": "number of states, best return, returns of the initial and of the uniform policy, and the length "
+    "of the initial policy's gradient in the logits of a table, in the first seed's world; no sampling",
     "advantage_signs": "how often an action of high value has a negative advantage, and the largest and the smallest "
     "advantage, of the initial and of an optimal policy in the first seed's world; no sampling",
     "paid_optimum": "where a policy that is optimal for what is paid is not optimal, its true return and how episodes "

@@ -12,6 +12,7 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.random import Streams
 from rlhf_lab.spec import RunSpec
 from rlhf_lab.study.estimator_measures import advantage_errors, gradient_errors
+from rlhf_lab.study.exact_values import exact_values
 from rlhf_lab.study.measures import policy_table
 from rlhf_lab.study.optimum_measures import advantage_signs, paid_optimum
 from rlhf_lab.training.protocols import BuiltEnvironment
@@ -34,6 +35,7 @@ class Untrained:
 _MEASURES: Final[Mapping[str, Callable[[Untrained], dict[str, float]]]] = {
     "estimator_error": lambda run: advantage_errors(run.spec, run.world, run.actor, run.policy),
     "gradient_error": lambda run: gradient_errors(run.spec, run.world, run.actor, run.policy),
+    "exact_values": lambda run: exact_values(run.world, run.policy),
     "advantage_signs": lambda run: advantage_signs(run.world, run.policy),
     "paid_optimum": lambda run: paid_optimum(run.environment, run.world),
 }

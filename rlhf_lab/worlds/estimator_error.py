@@ -93,7 +93,7 @@ class GradientError:
 
     @property
     def noise(self) -> float:
-        """The ``variance_trace`` by ‖E[g]‖², free of the loss's scale; infinite where E[g] = 0, NaN where g is always 0.
+        """The ``variance_trace`` by ‖E[g]‖², free of any scale; infinite where E[g] = 0, NaN where g is always 0.
 
         Source: the simple noise scale of McCandlish et al. 2018, arXiv 1812.06162.
         """
