@@ -10,7 +10,7 @@ Requirements this file meets:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, ClassVar, Final, Self
 
 import numpy as np
@@ -187,9 +187,9 @@ class EndingEnvironment(Environment):
 
     def world(self, reward: RewardFunction | None = None) -> TurnWorld:
         """Return the exact world of ``reward``, the true one without."""
-        solved, paid = self.ending(), self.reward if reward is None else reward
-        assert isinstance(paid, EndingReward)  # the component was refused otherwise
-        return make_world(solved, self.opponent(solved), paid, self.starts(), self.gamma)
+        plain = {name: type(self).model_fields[name].default for name in self.training_only}
+        told = self.model_copy(update={**plain, "reward": self.reward if reward is None else reward})
+        return _world(told)
 
     def build(self, runs: int, envs: int, streams: Streams) -> BuiltEnding:
         """Return ``runs x envs`` games in progress."""
@@ -216,3 +216,11 @@ class KPK(EndingEnvironment):
     name = "kpk"
     ending_name = "KPK"
     board: int = Field(default=8, ge=8, le=8, description="ranks and files of the board; a pawn needs eight")
+
+
+@lru_cache(maxsize=2)  # the true one stays while arms differ in what they pay; those of a pawn take half a gigabyte
+def _world(component: EndingEnvironment) -> TurnWorld:
+    """Return the world of a component's ``reward``."""
+    solved, reward = component.ending(), component.reward
+    assert isinstance(reward, EndingReward)  # the component was refused otherwise
+    return make_world(solved, component.opponent(solved), reward, component.starts(), component.gamma)

@@ -70,7 +70,9 @@ class _Numbers:
     def __init__(self, ending: Ending, world: TurnWorld, policy: Tensor) -> None:
         self._ending, self._policy = ending, policy
         self.legal = world.legal
-        self.value, self.advantage = world.action_values(policy), world.advantages(policy)
+        self.value = world.action_values(policy)
+        mean = (policy * self.value.masked_fill(~self.legal, 0)).sum(-1, keepdim=True)  # V, without solving it again
+        self.advantage = self.value - mean
         self.best = world.optimal_action_values()
         worth = self.best.amax(-1, keepdim=True)
         self.best_advantage = (self.best - worth).masked_fill(~self.legal, 0)
