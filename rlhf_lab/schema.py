@@ -38,7 +38,9 @@ def json_schema(registry: Registry, what: Literal["study", "run"]) -> dict[str, 
     definitions |= study.pop("$defs", {})
     stages = {"anyOf": [STAGES, {"type": "null"}]}  # null: an arm without the common spec's stages
     definitions["spec"] = {**common, "properties": {**run["properties"], "stages": stages}}
-    study["properties"]["arms"]["additionalProperties"] = {"type": "object", "properties": {"stages": stages}}
+    measure = {key: value for key, value in study["properties"]["measure"].items() if key != "description"}
+    own = {"stages": stages, "measure": measure}
+    study["properties"]["arms"]["additionalProperties"] = {"type": "object", "properties": own}
     study["properties"]["spec"] = {"$ref": "#/$defs/spec"}
     return {"$schema": DIALECT, **study, "$defs": definitions}
 

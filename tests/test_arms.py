@@ -51,7 +51,8 @@ def names(**study: Any) -> list[str]:
 
 
 def test_without_arms_there_is_the_common_spec() -> None:
-    assert arms() == [Arm("base", (Stage("", SPEC, (("spec",), ("arms", "base"))),), {"arm": "base"})]
+    stage = Stage("", SPEC, (("spec",), ("arms", "base")))
+    assert arms() == [Arm("base", (stage,), {"arm": "base"}, frozenset({"learning_curve"}))]
 
 
 def test_an_arm_is_the_common_spec_with_its_overrides() -> None:

@@ -264,6 +264,9 @@ def test_a_share_says_what_its_number_is(score_results: Make) -> None:
     assert evaluate(score_results(scores, [level]))[0].judged == "reward"
 
 
+BOTH = ["a", "b"]
+
+
 def study_with(**more: Any) -> Study:
     return Study.model_validate({"title": "t", "spec": {}, "arms": {"a": {}, "b": {}}, **more})
 
@@ -286,7 +289,7 @@ def arm(name: str) -> ArmResult:
 )
 def test_what_an_arm_does_not_have_is_refused_with_the_first(more: dict[str, Any], message: str) -> None:
     with pytest.raises(LabError, match=message):
-        check_quantities(study_with(**more), arm("a"), ["a", "b"])
+        check_quantities(study_with(**more), arm("a"), BOTH, alike=BOTH, curved=BOTH)
 
 
 @pytest.mark.parametrize(
@@ -300,4 +303,4 @@ def test_what_an_arm_does_not_have_is_refused_with_the_first(more: dict[str, Any
     ],
 )
 def test_what_an_arm_has_or_another_may_have_is_not_refused(more: dict[str, Any]) -> None:
-    check_quantities(study_with(**more), arm("a"), ["a", "b"])
+    check_quantities(study_with(**more), arm("a"), BOTH, alike=BOTH, curved=BOTH)

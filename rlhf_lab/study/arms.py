@@ -1,4 +1,4 @@
-"""From a study to its arms: the common spec with overrides, crossed with the grid, and an arm's stages."""
+"""From a study to its arms: the common spec with overrides, crossed with the grid; an arm's stages and measures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf_lab.errors import LabError, located
-from rlhf_lab.study.schema import Study
+from rlhf_lab.study.schema import Study, wrong_measure
 from rlhf_lab.yaml_file import Positions, parse_value
 
 __all__ = ["Arm", "Stage", "assign", "check_stages", "expand", "flatten", "merge", "parse_assignment", "stages_of"]
@@ -28,24 +28,28 @@ class Stage:
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm before validation: its name, its stages in order, and what tells it from the common spec."""
+    """One arm before validation: its name, its stages in order, what tells it from the common spec, what to measure."""
 
     name: str
     stages: tuple[Stage, ...]
     parameters: dict[str, Any]
+    measure: frozenset[str]
 
 
 def expand(study: Study, where: Positions | None = None) -> list[Arm]:
     """Return all arms of the study, named ``arm``, ``arm n=4`` or, where there is one arm, ``n=4``.
 
     ``stages: {name: overrides, ...}`` in the common spec or in an arm makes each stage a spec of its own: the arm's
-    with the stage's overrides, which the grid reaches as ``stages.NAME.path``.
+    with the stage's overrides, which the grid reaches as ``stages.NAME.path``. ``measure: [...]`` in an arm replaces
+    what the study measures; raises ``LabError`` where that is no list of measures.
     """
     empty = [path for path, values in study.grid.items() if not values]
     if empty:
         raise LabError(f"grid.{empty[0]}: has no values, so the study would have no arms; give some or leave it out")
     arms = []
-    for base, override in study.arms.items():
+    for base, own in study.arms.items():
+        measure = _measures(own, study, base, where or {})
+        override = {key: value for key, value in own.items() if key != "measure"}
         common = merge(study.spec, override)
         for values in itertools.product(*study.grid.values()):
             spec, point = copy.deepcopy(common), dict(zip(study.grid, values, strict=True))
@@ -54,7 +58,7 @@ def expand(study: Study, where: Positions | None = None) -> list[Arm]:
             label = ", ".join(_label(path, value) for path, value in point.items())
             name = label if label and len(study.arms) == 1 else " ".join(filter(None, (base, label)))
             parameters = {"arm": base, **flatten(override), **flatten(point)}
-            arms.append(Arm(name, stages_of(spec, ("arms", base), where or {}), parameters))
+            arms.append(Arm(name, stages_of(spec, ("arms", base), where or {}), parameters, measure))
     names = [arm.name for arm in arms] + [
         f"{arm.name}/{stage.name}" for arm in arms for stage in arm.stages if stage.name
     ]
@@ -75,6 +79,17 @@ def stages_of(spec: dict[str, Any], arm: Path, where: Positions) -> tuple[Stage,
         Stage(name, merge(spec, overrides), (*own, *((*source, "stages", name) for source in own)))
         for name, overrides in check_stages(stages, path, where).items()
     )
+
+
+def _measures(arm: Mapping[str, Any], study: Study, name: str, where: Positions) -> frozenset[str]:
+    """Return what is measured of an arm: what it names itself, or else what the study does."""
+    if "measure" not in arm:
+        return frozenset(study.measure)
+    own, path = arm["measure"], ("arms", name, "measure")
+    listed = isinstance(own, list | tuple) and len(own) > 0
+    if wrong := wrong_measure(own) if listed else f"expected a list of measures, found {own!r}":
+        raise LabError(located(f"arms.{name}.measure: {wrong}", path, where))
+    return frozenset(own)
 
 
 def check_stages(stages: Any, path: Path, where: Positions) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.study import bootstrap, forms, statistics, verdicts
@@ -10,7 +10,7 @@ from rlhf_lab.study.results import ArmResult, Results, matches, scored, selected
 from rlhf_lab.study.schema import Best, Bound, Conclusion, Figure, Form, Level, Order, Study
 from rlhf_lab.study.verdicts import FEWEST, Finding
 
-__all__ = ["Finding", "check_names", "check_quantities", "evaluate"]
+__all__ = ["Finding", "check_names", "check_quantities", "check_scores", "evaluate"]
 
 
 def check_names(study: Study, arms: Sequence[str]) -> None:
@@ -30,11 +30,34 @@ def check_names(study: Study, arms: Sequence[str]) -> None:
             _check_pattern(f"scores.{name}.arms", pattern, arms)
 
 
-def check_quantities(study: Study, arm: ArmResult, arms: Sequence[str]) -> None:
+def check_scores(study: Study, arms: Sequence[str], *, curved: Collection[str]) -> None:
+    """Raise ``LabError`` where one asks for a curve or score of arms that have none; for use before the study runs.
+
+    ``curved`` are those of the ``arms`` that have curves. A figure shows only arms that have what it shows: one is
+    enough.
+    """
+    hint = "of it only exact quantities are measured. Name one, or let the arm `measure` more"
+    for number, conclusion in enumerate(study.conclusions, 1):
+        quantity = conclusion.quantity or next(iter(study.scores), "")
+        bare = [name for name in _asked(conclusion, arms) if name not in curved]
+        if bare and (isinstance(conclusion, Form) or quantity in study.scores):
+            raise LabError(f"conclusion {number} asks for {quantity!r} of arm {bare[0]!r}, which has no curve: {hint}")
+    for number, figure in enumerate(study.figures, 1):
+        shown = selected(arms, figure.arms)
+        names = _shown(figure)
+        sampled = [name for name in names if figure.kind == "curve" or name in study.scores]
+        if sampled and shown and not set(shown) & set(curved):
+            raise LabError(f"figure {number} shows {sampled[0]!r} of arm {shown[0]!r}, which has no curve: {hint}")
+
+
+def check_quantities(
+    study: Study, arm: ArmResult, arms: Sequence[str], *, alike: Collection[str], curved: Sequence[str]
+) -> None:
     """Raise ``LabError`` where a conclusion or figure asks for what ``arm`` shows to be unknown; for use while it runs.
 
-    Scores and exact quantities are the same for all ``arms``. A metric may be recorded by some only, so a curve is
-    checked with the first arm that it shows.
+    Scores and exact quantities are the same for all that are ``alike``, because they measure the same; of other
+    ``arms`` nothing is known. A metric may be recorded by some only, so a curve is checked with the first arm that it
+    shows of those that are ``curved``, which means that they have curves.
     """
     known = Results("", scored(study, [arm]), (arm,), {})
     for conclusion in study.conclusions:
@@ -42,14 +65,18 @@ def check_quantities(study: Study, arm: ArmResult, arms: Sequence[str]) -> None:
             if conclusion.arm == arm.name:
                 forms.judge(known, conclusion)
             continue
+        if not set(_asked(conclusion, arms)) & set(alike):
+            continue
         verdicts.quantity_of(known, conclusion)
         if isinstance(conclusion, Order | Best):
             verdicts.direction_of(known, conclusion)
     quantities = [*known.study.scores, *arm.exact]
     for number, figure in enumerate(study.figures, 1):
-        if figure.kind == "curve" and [arm.name] == selected(arms, figure.arms)[:1]:
-            _check_curve(f"figure {number}", figure, arm)
-        for name in {"curve": (), "sweep": (figure.y,), "frontier": (figure.x, figure.y)}[figure.kind]:
+        if figure.kind == "curve":
+            if [arm.name] == selected(curved, figure.arms)[:1]:
+                _check_curve(f"figure {number}", figure, arm)
+            continue
+        for name in _shown(figure) if set(selected(arms, figure.arms)) <= set(alike) else ():
             if name not in quantities:
                 raise LabError(
                     f"figure {number} shows {name!r}, which is neither a score nor an exact quantity. "
@@ -113,10 +140,19 @@ def _names(conclusion: Conclusion) -> tuple[list[str], list[str]]:
     return [conclusion.arm], []
 
 
+def _asked(conclusion: Conclusion, arms: Sequence[str]) -> list[str]:
+    """Return the ``arms`` that a conclusion is about."""
+    return selected(arms, conclusion.among) if isinstance(conclusion, Best) else _names(conclusion)[0]
+
+
+def _shown(figure: Figure) -> tuple[str, ...]:
+    """Return the metric or the quantities that a figure shows."""
+    return (figure.x, figure.y) if figure.kind == "frontier" else (figure.y,)
+
+
 def _lacking(results: Results, conclusion: Conclusion) -> list[str]:
     """Return the arms that a conclusion needs and an interrupted study still lacks."""
-    named, _ = _names(conclusion)
-    needed = selected(results.names, conclusion.among) if isinstance(conclusion, Best) else named
+    needed = _asked(conclusion, results.names)
     return [name for name in results.unfinished if name in needed]
 
 

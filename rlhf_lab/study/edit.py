@@ -53,12 +53,13 @@ def edit_study(
 
 
 def _specs(study: Mapping[str, Any]) -> Any:
-    """Return what decides what runs: the arms' whole specs, and all of the study but the common spec."""
+    """Return what decides what runs: the arms' whole specs and measures, and all of the study but what arms inherit."""
     spec, arms = study.get("spec"), study.get("arms", {"base": {}})
     if not isinstance(spec, Mapping) or not isinstance(arms, Mapping):
         return study
-    others = {key: value for key, value in study.items() if key != "spec"}
-    return [others, *(whole for arm in arms.values() for whole in _stages(spec, arm))]
+    others = {key: value for key, value in study.items() if key not in ("spec", "measure")}
+    measures = [arm.get("measure", study.get("measure")) for arm in arms.values() if isinstance(arm, Mapping)]
+    return [others, measures, *(whole for arm in arms.values() for whole in _stages(spec, arm))]
 
 
 def _stages(spec: Mapping[str, Any], arm: Any) -> list[Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +15,7 @@ from rlhf_lab.errors import LabError
 from rlhf_lab.registry import Registry
 from rlhf_lab.spec import Positions, RunSpec, make_spec
 from rlhf_lab.study.arms import Arm, Stage, expand
-from rlhf_lab.study.conclusions import check_names, check_quantities
+from rlhf_lab.study.conclusions import check_names, check_quantities, check_scores
 from rlhf_lab.study.measures import ALONG
 from rlhf_lab.study.results import ArmResult, selected
 from rlhf_lab.study.runner import label, probe, run_arm, told
@@ -53,13 +52,13 @@ class Plan:
 
     def probe(self, chain: bool = False) -> None:
         """Build every arm once, so that what does not fit together is told before anything runs."""
-        measure, seed = frozenset(self.study.measure), self.study.seed_list[0]
+        seed = self.study.seed_list[0]
         before: dict[str, torch.Tensor] = {}
         for arm, stages in zip(self.arms, self.specs, strict=True):
             weights = dict(before)
             for number, stage in enumerate(arm.stages, 1):
                 with told(label(arm, stage), self.registry):
-                    weights |= probe(stages[number - 1][0], measure, seed, weights, last=number == len(stages))
+                    weights |= probe(stages[number - 1][0], arm.measure, seed, weights, last=number == len(stages))
             before = weights if chain else {}
 
     def run(
@@ -73,11 +72,12 @@ class Plan:
 
         One thread takes sums in one order, so that a seed's bits do not depend on what runs beside it.
         """
+        arm = self.arms[number]
         with _one_thread():
             result = run_arm(
-                self.arms[number],
+                arm,
                 [spec for spec, _ in self.specs[number]],
-                frozenset(self.study.measure),
+                arm.measure,
                 self.study.seed_list,
                 registry=self.registry,
                 store=store,
@@ -89,27 +89,50 @@ class Plan:
         for score in self.study.scores.values() if result.curves else ():
             if selected([result.name], score.arms):
                 result.score(score)  # a score that names no metric is refused after the first arm, not after the last
-        check_quantities(self.study, result, self.names)
+        alike = [other.name for other in self.arms if other.measure == arm.measure]
+        check_quantities(self.study, result, self.names, alike=alike, curved=_curved(self.arms))
         return result
 
 
 def make_plan(study: Study, registry: Registry, where: Positions | None = None) -> Plan:
     """Return the checked plan; raises ``LabError`` for whatever is wrong with any arm, before anything runs."""
     arms = expand(study, where)
-    check_names(study, [arm.name for arm in arms])
+    names = [arm.name for arm in arms]
+    check_names(study, names)
+    check_scores(study, names, curved=_curved(arms))
     specs = tuple(tuple(_spec(arm, stage, study, registry, where or {}) for stage in arm.stages) for arm in arms)
-    measured = set(study.measure)
-    for spec, _ in itertools.chain.from_iterable(specs):
-        if measured - STATIC - {"exhibits"} and spec.trainer is None:
-            raise LabError("spec.trainer: what the study measures needs one; add `trainer: NAME`")
-        _check_exact(spec, measured)
-    if not measured & ALONG and any(len(stages) > 1 for stages in specs):
-        possible = ", ".join(sorted(ALONG))
-        raise LabError(f"stages: nothing that is measured here looks at a trained policy; measure one of {possible}")
+    everywhere = frozenset[str]().union(*(arm.measure for arm in arms))
+    for arm, stages in zip(arms, specs, strict=True):
+        try:
+            for spec, _ in stages:
+                _check_measures(spec, arm.measure, arm.measure if _sets_exact(arm) else everywhere, len(stages))
+        except LabError as error:
+            alike = arm.measure == frozenset(study.measure)
+            raise error if alike else LabError(f"arm {arm.name!r}: {error}") from None
     return Plan(study, registry, tuple(arms), specs)
 
 
-def _check_exact(spec: RunSpec, measured: set[str]) -> None:
+def _curved(arms: Iterable[Arm]) -> list[str]:
+    """Return the names of the arms of which a curve is measured."""
+    return [arm.name for arm in arms if arm.measure - STATIC - {"exhibits"}]
+
+
+def _sets_exact(arm: Arm) -> bool:
+    """Tell whether the arm has exact settings of its own; the common ones may be there for other arms."""
+    return any(path.split(".")[0] == "exact" for path in arm.parameters)
+
+
+def _check_measures(spec: RunSpec, measured: frozenset[str], read: frozenset[str], stages: int) -> None:
+    """Raise ``LabError`` where what is ``measured`` does not fit the spec; what is ``read`` may read exact settings."""
+    if measured - STATIC - {"exhibits"} and spec.trainer is None:
+        raise LabError("spec.trainer: what the study measures needs one; add `trainer: NAME`")
+    _check_exact(spec, read)
+    if not measured & ALONG and stages > 1:
+        possible = ", ".join(sorted(ALONG))
+        raise LabError(f"stages: nothing that is measured here looks at a trained policy; measure one of {possible}")
+
+
+def _check_exact(spec: RunSpec, measured: frozenset[str]) -> None:
     """Raise ``LabError`` for exact settings that nothing reads."""
     if "exact" not in spec.model_fields_set:
         return

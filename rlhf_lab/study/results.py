@@ -80,10 +80,13 @@ USUAL_SCORES: Final[Mapping[str, Literal["higher", "lower"]]] = {
 
 
 def scored(study: Study, arms: Iterable[ArmResult]) -> Study:
-    """Return the study; where it names no score, with the last point of the usual metrics that every arm has."""
+    """Return the study; where it names no score, with the last point of the usual metrics that every arm has.
+
+    Arms without any curve do not count.
+    """
     if study.scores:
         return study
-    common = [set(arm.curves) for arm in arms]
+    common = [set(arm.curves) for arm in arms if arm.curves]
     metrics = set.intersection(*common) if common else set()
     scores = {name: Score(metric=name, better=better) for name, better in USUAL_SCORES.items() if name in metrics}
     return study.model_copy(update={"scores": scores})

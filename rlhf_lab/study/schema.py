@@ -5,11 +5,25 @@ Free of torch, so that a report can be rebuilt and the schema printed quickly.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["MEASURES", "Best", "Bound", "Conclusion", "Figure", "Form", "Level", "Order", "Score", "Share", "Study"]
+__all__ = [
+    "MEASURES",
+    "Best",
+    "Bound",
+    "Conclusion",
+    "Figure",
+    "Form",
+    "Level",
+    "Order",
+    "Score",
+    "Share",
+    "Study",
+    "wrong_measure",
+]
 
 MEASURES = {
     "learning_curve": "what the trainer reports at each recorded point, and the exact return where the world allows it",
@@ -42,6 +56,12 @@ MEASURES = {
 
 WINDOW: Final = (0.9, 1.0)
 MOST_SEEDS: Final = 100_000
+
+
+def wrong_measure(measures: Iterable[Any]) -> str:
+    """Return what is wrong with the first name that is no measure, or nothing."""
+    unknown = next((name for name in measures if not isinstance(name, str) or name not in MEASURES), None)
+    return "" if unknown is None else f"{unknown!r} is unknown. Possible: {', '.join(MEASURES)}"
 
 
 class _Model(BaseModel):
@@ -211,13 +231,18 @@ class Study(_Model):
         default={"base": {}},
         min_length=1,
         description="overrides by arm: nested, or dotted paths; with `stages: {name: overrides}` an arm is trained in "
-        "stages, each from the weights of all before it, and its curves are those of the last",
+        "stages, each from the weights of all before it, and its curves are those of the last; with `measure: [...]` "
+        "that is measured of it, and not what the study measures",
     )
     grid: dict[str, list[Any]] = Field(default_factory=dict, description="dotted path -> values; crossed with the arms")
     seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] | list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
         default=20, description="how many seeds (0, 1, ...), or their list"
     )
-    measure: list[str] = Field(default_factory=lambda: ["learning_curve"], min_length=1, description="what to measure")
+    measure: list[str] = Field(
+        default_factory=lambda: ["learning_curve"],
+        min_length=1,
+        description="what to measure of every arm that does not say so itself",
+    )
     references: dict[str, dict[Literal["optimum", "uniform", "reference"], float]] = Field(
         default_factory=dict,
         description="known levels by metric, where the world's own optimum is not the best that the policy can express",
@@ -246,9 +271,8 @@ class Study(_Model):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        unknown = [name for name in self.measure if name not in MEASURES]
-        if unknown:
-            raise ValueError(f"measure: {unknown[0]!r} is unknown. Possible: {', '.join(MEASURES)}")
+        if wrong := wrong_measure(self.measure):
+            raise ValueError(f"measure: {wrong}")
         seeds = self.seed_list
         if len(set(seeds)) != len(seeds) or not seeds:
             raise ValueError("seeds: the list must name each seed once and at least one")
