@@ -13,7 +13,7 @@ from importlib import import_module
 
 import pytest
 
-PARTS = ("returns", "baselines", "values", "gae", "clipping", "losses", "tokens", "alignment", "preferences")
+PARTS = ("returns", "baselines", "values", "gae", "clipping", "losses", "tokens", "alignment", "preferences", "chess")
 pytest.register_assert_rewrite("source_text")  # before it is imported, hence no import statement below
 
 for _part in PARTS:
@@ -25,14 +25,11 @@ for _part in PARTS:
 CLAIMS = [f"C{i:02}" for i in range(1, 41)]
 ERRATA = [f"E{i:02}" for i in range(1, 49)]
 
-CHESS = "chess endings"
 LANGUAGE_MODEL = "language model"
 STUDY = "empirical study"
 
 WAITING = {
-    "C03": (CHESS, "games of five strengths, and what is learned from each"),
     "C15": (LANGUAGE_MODEL, "the gradient that a value head sends into the policy's trunk"),
-    "C18": (CHESS, "moves that keep a won ending and still lose advantage"),
     "C24": (STUDY, "PPO, A2C and REINFORCE over steps, with seeds and intervals"),
 }
 
@@ -52,7 +49,6 @@ def registered() -> dict[str, Callable[[], bool]]:
     from source_text.worlds import REGISTRY
 
     return {
-        CHESS: lambda: any("chess" in each.__module__ for each in REGISTRY.components("environment")),
         LANGUAGE_MODEL: lambda: any("llm" in each.__module__ for each in REGISTRY.components("environment")),
         STUDY: lambda: False,
     }

@@ -12,14 +12,18 @@ from rlhf_lab.study.plan import make_plan
 
 REGISTRY = load_plugins()
 NAMES = [
+    "bad-move-in-a-won-position",
     "bias-variance",
     "cartpole",
+    "coach-or-records",
     "dpo-equals-rlhf",
     "family",
     "first-look",
     "first-update",
     "gradient-bandit",
+    "krk-estimators",
     "likelihood-displacement",
+    "material-or-mate",
     "overoptimisation",
     "pairs-or-rankings",
     "random-walk",
