@@ -76,3 +76,21 @@ def test_the_chain_runs_from_end_to_end():
     results = rlhf_lab.run(spec)
     assert results.names == ["sft", "reward model", "ppo"]
     assert "reward.logits" in results.arm("reward model").weights
+
+
+def test_the_records_of_a_rook_ending_are_studied():
+    data = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", README, re.S)[1])
+    data["spec"] |= {"budget": {"iterations": 2}}
+    data["spec"]["data"] |= {"rows": 64}
+    results = rlhf_lab.compare(data | {"seeds": 2})
+    assert "probability_of_checkmate" in results.arms[0].curves
+    assert results.arms[0].exhibits
+
+
+def test_the_gymnasium_environments_of_chess_are_made_and_stepped(capsys):
+    code = re.findall(r"```python\n(.*?)```", README, re.S)[1]
+    found = {}
+    exec(code, found)
+    assert capsys.readouterr().out.count("\n") == 10  # eight ranks, the files' names, who is to move
+    assert found["observation"].shape == (18, 8, 8)
+    assert found["envs"].num_envs == 1024
