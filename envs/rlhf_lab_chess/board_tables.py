@@ -1,4 +1,4 @@
-"""The exact world of an environment component in numpy, and the ids of its moves: a step is a few gathers.
+"""The exact world of an environment component as tables of games, and the ids of its moves.
 
 Requirements this file meets:
 - environments of equal arguments share one set of tables, so that many of them cost no more than one;
@@ -10,15 +10,18 @@ from __future__ import annotations
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from rlhf_lab_chess.compiled_games import draw, follow
 from rlhf_lab_chess.ending import OVER, STALEMATE
 from rlhf_lab_chess.environment import EndingEnvironment
+from rlhf_lab_chess.game_tables import game_tables
 from rlhf_lab_chess.states import action_ids
 from rlhf_lab_chess.successors import KING_SLOTS
 
-__all__ = ["BoardTables"]
+__all__ = ["BoardTables", "as_masks"]
 
 Numbers = NDArray[np.integer[Any]]
 
@@ -40,23 +43,14 @@ class BoardTables:
         return found
 
     def __init__(self, component: EndingEnvironment) -> None:
-        self.ending, world = component.ending(), component.world()
-        self._width, self._answers = world.moves.shape[1], world.replies.shape[1]
-        self._moves, self._replies = world.moves.numpy().reshape(-1), world.replies.numpy().reshape(-1)
-        cumulative = world.chances.numpy().cumsum(-1)
-        cumulative[cumulative >= 1 - 1e-12] = 2  # no rounding leads past the last answer of any chance
-        self._cumulative = cumulative
-        self._own, self._paid = world.own_rewards.numpy().reshape(-1), world.reply_rewards.numpy().reshape(-1)
-        start = world.start.numpy()
-        self._possible = np.flatnonzero(start)
-        self._starts = start[self._possible].cumsum()
-        self._starts[-1] = 2  # nor past the last position
-        self.terminal = world.terminal.numpy()
+        self.ending = component.ending()
+        self._tables = game_tables(component.world())
+        self.terminal = self._tables.terminal
         # besides the last three states only those are ends in which the side with the man has no move
         self.why = np.where(self.terminal, 1 + STALEMATE, 0)
         self.why[-len(OVER) :] = 1 + np.arange(len(OVER))
         self.ids = action_ids(self.ending)
-        self._by_plane = np.full((len(self.ending.men), 2, self.ending.board.planes), -1, dtype=np.int16)
+        self._by_plane = np.full((len(self.ending.men), 2, self.ending.board.planes), -1, dtype=np.int64)
         for slot, ids in enumerate(self.ids.T):
             legal = ids >= 0
             kinds, planes = self.ending.white_man[legal], ids[legal] % self.ending.board.planes
@@ -64,8 +58,10 @@ class BoardTables:
 
     def draw_starts(self, uniforms: NDArray[np.float64]) -> Numbers:
         """Return the states that numbers in [0, 1) choose."""
-        drawn: Numbers = self._possible[np.searchsorted(self._starts, uniforms, side="right")]
-        return drawn
+        states, ages = np.empty(len(uniforms), dtype=np.int64), np.empty(len(uniforms), dtype=np.int64)
+        everywhere = np.ones(len(uniforms), dtype=np.bool_)
+        draw(self._tables.starts, self._tables.start_bounds, uniforms, everywhere, states, ages)
+        return states
 
     def slots(self, states: Numbers, ids: Numbers) -> Numbers:
         """Return the slot of each id ``[n]`` in its state, -1 where it is not legal."""
@@ -80,8 +76,22 @@ class BoardTables:
         self, states: Numbers, slots: Numbers, uniforms: NDArray[np.float64]
     ) -> tuple[Numbers, NDArray[np.float64]]:
         """Return the states behind ``slots [n]`` and the answers to them, and what was paid."""
-        pairs = states * self._width + slots
-        positions = self._moves[pairs].astype(np.int64)
-        answers = (self._cumulative[positions] <= uniforms[:, None]).sum(1)
-        branches = positions * self._answers + answers
-        return self._replies[branches].astype(np.int64), self._own[pairs] + self._paid[branches]
+        rewards, (after, answers) = np.empty(len(states)), np.empty((2, len(states)), dtype=np.int64)
+        moves, replies, own, *_ = self._tables
+        follow(moves, replies, own, states, slots, uniforms, rewards, after, answers)
+        return after, rewards
+
+
+def as_masks(ids: NDArray[np.int16], actions: int) -> NDArray[np.int8]:
+    """Return 1 for the actions whose ids are in ``ids [n,slots]``, -1 being none, as ``[n,actions]``."""
+    masks = np.zeros((len(ids), actions), dtype=np.int8)
+    _mark(ids, masks)
+    return masks
+
+
+@numba.njit(cache=True)
+def _mark(ids: Any, masks: Any) -> None:
+    for row in range(ids.shape[0]):
+        for slot in range(ids.shape[1]):
+            if ids[row, slot] >= 0:
+                masks[row, ids[row, slot]] = 1

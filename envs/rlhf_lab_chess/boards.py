@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rlhf_lab.data.errors import BadRowError
 from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.training.adapter import from_arguments
-from rlhf_lab_chess.board_tables import BoardTables
+from rlhf_lab_chess.board_tables import BoardTables, as_masks
 from rlhf_lab_chess.drawing import draw_svg, draw_text
 from rlhf_lab_chess.ending import OVER
 from rlhf_lab_chess.environment import KPK, KQK, KRK
@@ -123,21 +123,18 @@ class Boards:
             self.views[ended] = at_the_end(self.ending, before[ended], slots[ended], after[ended])
         return Moved(rewards, terminated, truncated)
 
-    def legal_ids(self) -> NDArray[np.int16]:
-        """Return the ids of the legal moves ``[n, slots]``, -1 in the places of those that are not; none at the end."""
-        first = len(self.ending.white)
-        ids = self._tables.ids[np.minimum(self.states, first - 1)]
-        ids[self.states >= first] = -1
+    def legal_ids(self, rows: Any = slice(None)) -> NDArray[np.int16]:
+        """Return the ids of the legal moves ``[rows, slots]``, -1 in the other places, and everywhere at the end."""
+        first, states = len(self.ending.white), self.states[rows]
+        ids: NDArray[np.int16] = self._tables.ids.take(
+            np.minimum(states, first - 1), axis=0
+        )  # which copies rows, as indexing does not
+        ids[states >= first] = -1
         return ids
 
     def masks(self, rows: Any = slice(None)) -> NDArray[np.int8]:
         """Return 1 for the legal actions ``[rows, actions]``, and for all of them where a game has terminated."""
-        ids = self.legal_ids()[rows]
-        masks = np.zeros((len(ids), self.board.actions), dtype=np.int8)
-        legal = ids >= 0
-        places = ids + np.arange(len(ids))[:, None] * self.board.actions
-        masks.reshape(-1)[places[legal]] = 1
-        why = self.why[rows]
+        masks, why = as_masks(self.legal_ids(rows), self.board.actions), self.why[rows]
         masks[(why > 0) & (why < LIMIT)] = 1
         return masks
 

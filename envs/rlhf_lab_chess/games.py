@@ -3,20 +3,24 @@
 Requirements this file meets:
 - the shape of the games is free, such as ``[seed, env]``, and so is the device;
 - random numbers are handed in, so that the caller decides what they depend on;
-- the tables are those of the exact world, so that what is sampled is what is known.
+- the tables are those of the exact world, so that what is sampled is what is known;
+- on the CPU compiled code plays them, elsewhere gathers of whole tensors do; both give the same bits.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from rlhf_lab.worlds.turns import TurnWorld
+from rlhf_lab_chess.compiled_games import CompiledGames
+from rlhf_lab_chess.game_tables import game_tables
+from rlhf_lab_chess.tensor_games import TensorGames
 
-__all__ = ["Games", "Played"]
+__all__ = ["Games", "Played", "Rules"]
 
 
 class Played(NamedTuple):
@@ -29,33 +33,42 @@ class Played(NamedTuple):
     answers: Tensor  # which of the position's replies was given
 
 
+class Rules(Protocol):
+    """How games go on, by either implementation; see ``Games``. Nothing is written into what is handed in."""
+
+    def begin(self, state: Tensor, age: Tensor, uniforms: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+        """Return state and age with new games in the places of the bool tensor ``where``."""
+        ...
+
+    def legal(self, state: Tensor) -> Tensor: ...
+
+    def step(self, state: Tensor, age: Tensor, limit: int, actions: Tensor, uniforms: Tensor) -> tuple[Tensor, ...]:
+        """Return the fields of ``Played``, and the age."""
+        ...
+
+
 class Games:
     """Games in progress: ``state`` int64 and ``age``, how many moves white has made, both of the same free shape.
 
-    ``limit``: a game is truncated after so many of white's moves. Nothing is checked here: an illegal action gives
-    nonsense, and so does a step in a game that is over.
+    ``limit``: a game is truncated after so many of white's moves. ``compiled``: whether compiled code plays them, which
+    runs on the CPU only; None: by the device. Nothing is checked here: an illegal action gives nonsense, and so does a
+    step in a game that is over.
     """
 
     def __init__(
-        self, world: TurnWorld, shape: tuple[int, ...], limit: int, device: torch.device | str = "cpu"
+        self,
+        world: TurnWorld,
+        shape: tuple[int, ...],
+        limit: int,
+        device: torch.device | str = "cpu",
+        compiled: bool | None = None,
     ) -> None:
         self.limit = limit
-        self._width, self._answers = world.moves.shape[1], world.replies.shape[1]
-        self._moves = world.moves.flatten().to(device).long()
-        self._replies = world.replies.flatten().to(device).long()
-        possible = world.chances > 0
-        # 2, so that no rounding leads past the last answer that may come
-        last = possible.flip(-1).cumsum(-1).flip(-1) == possible
-        self._cumulative = world.chances.cumsum(-1).masked_fill(last, 2).to(device)
-        self._own = world.own_rewards.flatten().to(device)
-        self._answered = world.reply_rewards.flatten().to(device)
-        self._legal = world.legal.to(device)
-        self._terminal = world.terminal.to(device)
-        self._possible = world.start.nonzero()[:, 0].to(device)
-        self._starts = world.start[world.start > 0].cumsum(0).to(device)
-        self._starts[-1] = 2  # likewise
         self.state = torch.zeros(shape, dtype=torch.int64, device=device)
         self.age = torch.zeros_like(self.state)
+        tables = game_tables(world)
+        compiled = self.state.device.type == "cpu" if compiled is None else compiled
+        self._rules: Rules = CompiledGames(tables) if compiled else TensorGames(tables, device)
 
     def beside(self, shape: tuple[int, ...]) -> Games:
         """Return other games of the same world, which share its tables."""
@@ -66,23 +79,16 @@ class Games:
 
     def begin(self, uniforms: Tensor, where: Tensor | None = None) -> None:
         """Begin new games in all places, or in those of the bool tensor ``where``, by numbers in (0, 1)."""
-        drawn = self._possible[torch.searchsorted(self._starts, uniforms, right=True)]
-        self.state = drawn if where is None else torch.where(where, drawn, self.state)
-        self.age = torch.zeros_like(self.age) if where is None else self.age.masked_fill(where, 0)
+        where = torch.ones_like(self.state, dtype=torch.bool) if where is None else where
+        self.state, self.age = self._rules.begin(self.state, self.age, uniforms, where)
 
     def legal(self) -> Tensor:
         """Return which actions are legal, bool ``[..., actions]``; none where a game is over."""
-        legal: Tensor = self._legal[self.state]
-        return legal
+        return self._rules.legal(self.state)
 
     def step(self, actions: Tensor, uniforms: Tensor) -> Played:
-        """Play ``actions`` and the answers that ``uniforms`` in (0, 1) choose; begin anew where a game has ended."""
-        pair = self.state * self._width + actions
-        position = self._moves[pair]
-        answer = (self._cumulative[position] <= uniforms[..., None]).sum(-1)
-        branch = position * self._answers + answer
-        self.state = self._replies[branch]
-        self.age = self.age + 1
-        terminated = self._terminal[self.state]
-        truncated = ~terminated & (self.age >= self.limit)
-        return Played(self._own[pair] + self._answered[branch], terminated, truncated, self.state, answer)
+        """Play ``actions`` and the answers that ``uniforms`` in (0, 1) choose; no game begins anew by itself."""
+        *played, self.age = self._rules.step(self.state, self.age, self.limit, actions, uniforms)
+        found = Played(*played)
+        self.state = found.states
+        return found
