@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 __all__ = ["cache_folder", "keep"]
@@ -18,11 +18,13 @@ def cache_folder(name: str) -> Path:
 def keep(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees all of it or none; raises ``OSError`` where that is impossible."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    temporary = path.with_name(f"{secrets.token_hex(8)}.part")
+    # with the permissions of any new file of the user's, where tempfile's are for the user alone
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

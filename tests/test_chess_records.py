@@ -260,6 +260,13 @@ def test_nothing_is_lost_when_writing_fails(monkeypatch):
         write_games("folder", found, [game])
 
 
+def test_a_written_file_may_be_read_by_whom_new_files_may_be_read():
+    found = ending("KRK", 4)
+    Path("plain.txt").touch()
+    write_games("games.txt", found, read(found, MATE))
+    assert Path("games.txt").stat().st_mode == Path("plain.txt").stat().st_mode
+
+
 # ---- who plays, and what the table says
 
 
