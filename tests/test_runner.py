@@ -140,5 +140,7 @@ def test_stages_of_a_run_are_refused_by_their_own_name() -> None:
 
 
 def test_settings_of_exact_measures_without_one_are_refused() -> None:
-    with pytest.raises(LabError, match="exact: nothing here is measured exactly; measure estimator_error, gradient_error or g"):
+    with pytest.raises(
+        LabError, match="exact: nothing here is measured exactly; measure estimator_error, gradient_error"
+    ):
         arm(BANDIT | {"exact": {"horizon": 3}}, [0], "learning_curve")
