@@ -69,7 +69,7 @@ def of_games(envs: int, device: str, compiled: bool | None = None) -> Contestant
         return time.perf_counter()
 
     games.begin(numbers(envs))
-    steps = max(8, 20_000 // envs)
+    steps = max(16, 300_000 // envs)  # enough for the tables to come into the caches, as in a long run
 
     def play() -> tuple[int, float]:
         seconds, legal = 0.0, games.legal()

@@ -35,15 +35,14 @@ class CompiledGames:
         return torch.from_numpy(self._tables.legal.take(state.numpy(), axis=0))
 
     def step(self, state: Tensor, age: Tensor, limit: int, actions: Tensor, uniforms: Tensor) -> tuple[Tensor, ...]:
-        count, (moves, replies, own, _, terminal, *_) = state.numel(), self._tables
-        rewards, (terminated, truncated) = np.empty(count), np.empty((2, count), dtype=np.bool_)
-        after, answers, ages = np.empty((3, count), dtype=np.int64)
+        moves, replies, own, _, terminal, *_ = self._tables
+        shape = tuple(state.shape)
+        rewards, flags, numbers = np.empty(shape), np.empty((2, *shape), np.bool_), np.empty((3, *shape), np.int64)
         _play(
             moves, replies, own, terminal, limit, _flat(state), _flat(age), _flat(actions), _flat(uniforms),
-            rewards, terminated, truncated, after, answers, ages,
+            rewards.reshape(-1), flags.reshape(2, -1), numbers.reshape(3, -1),
         )  # fmt: skip
-        found, shape = (rewards, terminated, truncated, after, answers, ages), tuple(state.shape)
-        return tuple(torch.from_numpy(x.reshape(shape)) for x in found)
+        return torch.from_numpy(rewards), *torch.from_numpy(flags).unbind(), *torch.from_numpy(numbers).unbind()
 
 
 def _flat(x: Tensor) -> Any:
@@ -85,12 +84,15 @@ def follow(
 @numba.njit(cache=True)
 def _play(
     moves: Any, replies: Any, own: Any, terminal: Any, limit: int,
-    states: Any, ages: Any, actions: Any, uniforms: Any,
-    rewards: Any, terminated: Any, truncated: Any, after: Any, answers: Any, grown: Any,
+    states: Any, ages: Any, actions: Any, uniforms: Any, rewards: Any, flags: Any, numbers: Any,
 ) -> None:  # fmt: skip
-    """Do as ``follow`` does, and tell where games end, where they are cut short, and how old they have grown."""
+    """Do as ``follow`` does, and tell what follows from it, all ``[n]``.
+
+    ``flags [2,n]``: where games end, where they are cut short; ``numbers [3,n]``: states, answers, how old games are.
+    """
+    after, answers, grown = numbers[0], numbers[1], numbers[2]
     follow(moves, replies, own, states, actions, uniforms, rewards, after, answers)
     for i in range(len(states)):
         grown[i] = ages[i] + 1
-        terminated[i] = terminal[after[i]]
-        truncated[i] = (not terminated[i]) & (grown[i] >= limit)
+        flags[0, i] = terminal[after[i]]
+        flags[1, i] = (not flags[0, i]) & (grown[i] >= limit)

@@ -30,7 +30,9 @@ class Gathered:
         self._runs, self._envs = runs, envs
         self._keys = streams["steps"].keys
         self._collects = 0  # of whole games so far
-        self._open = open_actions(world)
+        legal = open_actions(world)
+        assert legal is not None  # a game of turns tells what is legal
+        self._open = legal.numpy()
         self._rows = _Rows(Games(world, (runs, envs), limit), self._open, self._keys, 0)
 
     def collect(self, actor: Actor, size: Size) -> Samples:
@@ -60,12 +62,12 @@ class Gathered:
 class _Rows:
     """Games ``[runs, rows]``; see ``Rows``. ``collect`` 0 begins anew where a game ends; others number whole games."""
 
-    def __init__(self, games: Games, legal: Tensor | None, keys: Any, collect: int) -> None:
+    def __init__(self, games: Games, legal: Any, keys: Any, collect: int) -> None:
         self.games = games
         self.counts = np.zeros(games.state.shape, dtype=np.int64)
         self.done = torch.zeros_like(games.state, dtype=torch.bool)
         self._legal, self._keys, self._collect = legal, keys, collect
-        self.games.begin(self._draw()[..., 2].contiguous())
+        self.games.begin(self._draw()[..., 2])
 
     def _draw(self) -> Tensor:
         """Return the numbers of this step: for the action, the answer, and the first position of a new game."""
@@ -75,9 +77,9 @@ class _Rows:
 
     def observe(self) -> tuple[Any, Any, Any]:
         self._numbers = self._draw()
-        state = self.games.state
-        assert self._legal is not None  # a game of turns tells what is legal
-        return state.numpy(), self._numbers[..., 0].contiguous().numpy(), self._legal[state].numpy()
+        state = self.games.state.numpy()
+        # take copies whole rows, indexing number by number
+        return state, self._numbers[..., 0].contiguous().numpy(), self._legal.take(state, axis=0)
 
     def step(self, actions: Any) -> Step:
         valid = ~self.done
@@ -90,7 +92,7 @@ class _Rows:
             self.games.state = torch.where(valid, played.states, before)
             self.done = self.done | ended
         elif bool(ended.any()):
-            self.games.begin(self._draw()[..., 2].contiguous(), ended)
+            self.games.begin(self._draw()[..., 2], ended)
         found = (played.rewards * valid, terminated, truncated, valid, played.states)
         return Step(*(x.numpy() for x in found))
 
