@@ -175,13 +175,26 @@ def test_windows_of_two_and_three_steps_are_one_of_five(way: Way):
 
 @WAYS
 def test_a_restored_state_goes_on_exactly(way: Way):
-    white = actor(SMALL)
-    playing, restored = way(SMALL, 2, 4, Streams([1, 2])), way(SMALL, 2, 4, Streams([1, 2]))
+    environment = SMALL.model_copy(update={"max_steps": 7})  # so that it matters how old games are
+    white = actor(environment)
+    playing, restored = way(environment, 2, 4, Streams([1, 2])), way(environment, 2, 4, Streams([1, 2]))
     playing.collect(white, Size(5))
     playing.collect(white, Size(1, "episodes"))
     restored.load_state_dict({name: x.clone() for name, x in playing.state_dict().items()})
     for size in (Size(5), Size(1, "episodes"), Size(5)):
         assert same(playing.collect(white, size), restored.collect(white, size))
+
+
+@WAYS
+def test_moves_do_not_depend_on_how_the_first_position_was_drawn(way: Way):
+    # one number must not choose both: of games in windows, correlate the first state with the first move's quantile
+    environment = SMALL.model_copy(update={"max_steps": 1})
+    samples = way(environment, 1, 100, Streams([1])).collect(actor(environment), Size(40))
+    states, slots = (samples.inputs[name][0, :, 1:].flatten() for name in ("observations", "actions"))
+    legal = environment.world().legal[states]
+    before = (legal & (torch.arange(legal.shape[1]) < slots[:, None])).sum(-1) / legal.sum(-1)
+    correlation = torch.corrcoef(torch.stack([states.double(), before.double()]))[0, 1]
+    assert abs(float(correlation)) < 3 / math.sqrt(len(states))
 
 
 @WAYS

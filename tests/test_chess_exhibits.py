@@ -13,7 +13,7 @@ from rlhf_lab.training.exhibits import Exhibit
 from rlhf_lab_chess import KPK, KQK, KRK, Outcome, PotentialMaterial
 from rlhf_lab_chess.environment import BuiltEnding, EndingEnvironment
 from rlhf_lab_chess.players import BEST, VERDICTS, move_verdicts, player
-from rlhf_lab_chess.states import read_move, read_state
+from rlhf_lab_chess.states import read_move, read_state, write_move
 
 GAMMA = 0.9
 SMALL = KRK(board=4, gamma=GAMMA)
@@ -126,30 +126,36 @@ def test_where_nothing_is_won_there_is_no_longest_mate():
 
 
 def test_pictures_are_valid_and_their_arrows_right():
-    built, policy, found = shown(SMALL.model_copy(update={"proxy": Outcome(draw=2.0)}), strength=-1.0)
-    verdicts, board = move_verdicts(built.ending), built.ending.board
     roles = set()
-    for exhibit in found.values():
-        check_svg(exhibit.picture)
-        state = state_of(built, exhibit)
-        _, arrows = label(exhibit)
-        moves = {move: role for role, move in arrows}
-        best = exhibit.rows[0][0]
-        slots = built.exact().legal[state].nonzero()[:, 0]
-        likeliest = int(slots[policy[state, slots].argmax()])
-        told = re.search(r"\. (\w{4})(?: is best paid|: Q\*)", exhibit.caption)
-        due = {best, *([told[1]] if told else [])}
-        due |= {move for move in moves if read_move(built.ending, state, move) == likeliest}
-        assert set(moves) == due
-        assert any(read_move(built.ending, state, move) == likeliest for move in moves)
-        for move, role in moves.items():
-            verdict = verdicts[state, read_move(built.ending, state, move)]
-            assert role == ("best" if move == best else "played" if verdict == BEST else VERDICTS[verdict])
-        roles |= set(moves.values())
-        # an arrow's first point is its tip, the centre of the square it leads to: 100 units a square, rank 1 below
-        drawn = re.findall(r'<polygon points="([\d.]+),([\d.]+) [^>]*data-role="(\w+)"', exhibit.picture)
-        assert [role for _, _, role in drawn] == [role for role, _ in arrows]
-        for (x, y, _), (_, move) in zip(drawn, arrows, strict=True):
-            rank, file = divmod(board.square(move[2:4]), 4)
-            assert (float(x), float(y)) == (100 * file + 50, 100 * (3 - rank) + 50)
-    assert {"best", "blunder"} <= roles
+    lying = SMALL.model_copy(update={"proxy": Outcome(draw=2.0)})
+    # of moves that mate equally soon the player takes either, against a random king one of them is better
+    equals = SMALL.model_copy(update={"mate_in": (5, 5)})
+    for environment, strength in ((lying, -1.0), (lying, 1.0), (equals, 5.0)):
+        built, policy, found = shown(environment, strength)
+        for exhibit in found.values():
+            check_svg(exhibit.picture)
+            roles |= check_arrows(built, policy, exhibit)
+    assert roles == {"best", "played", "inaccuracy", "blunder"}
+
+
+def check_arrows(built: BuiltEnding, policy: Tensor, exhibit: Exhibit) -> set[str]:
+    """Check that the best move, the likeliest and the one that is spoken of have arrows; return the arrows' roles."""
+    verdicts, board = move_verdicts(built.ending), built.ending.board
+    state = state_of(built, exhibit)
+    _, arrows = label(exhibit)
+    moves = {move: role for role, move in arrows}
+    best = str(exhibit.rows[0][0])
+    slots = built.exact().legal[state].nonzero()[:, 0]
+    likeliest = write_move(built.ending, state, int(slots[policy[state, slots].argmax()]))
+    told = re.search(r"\. (\w{4})(?: is best paid|: Q\*)", exhibit.caption)
+    assert set(moves) == {best, likeliest, *([told[1]] if told else [])}
+    for move, role in moves.items():
+        verdict = verdicts[state, read_move(built.ending, state, move)]
+        assert role == ("best" if move == best else "played" if verdict == BEST else VERDICTS[verdict])
+    # an arrow's first point is its tip, the centre of the square it leads to: 100 units a square, rank 1 below
+    drawn = re.findall(r'<polygon points="([\d.]+),([\d.]+) [^>]*data-role="(\w+)"', exhibit.picture)
+    assert [role for _, _, role in drawn] == [role for role, _ in arrows]
+    for (x, y, _), (_, move) in zip(drawn, arrows, strict=True):
+        rank, file = divmod(board.square(move[2:4]), 4)
+        assert (float(x), float(y)) == (100 * file + 50, 100 * (3 - rank) + 50)
+    return set(moves.values())

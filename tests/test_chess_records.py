@@ -345,6 +345,17 @@ def test_positions_that_are_visited_follow_each_other():
     assert torch.equal(alone[1][0], slots[1])
 
 
+def test_the_next_game_does_not_depend_on_the_last_move():
+    # one number must not choose both: correlate a move's quantile with the state behind it, the first of another game
+    built = KRK(board=4, max_steps=1).build(1, 1, Streams([0]))
+    states, slots = visited(built, player(built.ending, 0.0), 6400, Streams([3]))
+    legal = built.exact().legal[states[0]]
+    before = (legal & (torch.arange(legal.shape[1]) < slots[0, :, None])).sum(-1) / legal.sum(-1)
+    for shift in (0, 1):
+        pairs = torch.stack([before[: 6400 - shift].double(), states[0, shift:].double()])
+        assert abs(float(torch.corrcoef(pairs)[0, 1])) < 3 / 80
+
+
 def test_games_are_played_by_the_rules_and_end_or_are_cut_off():
     found = ending("KQK", 4)
     games = games_of(KQK(board=4, max_steps=5), 0.3, 200)

@@ -85,7 +85,7 @@ class _Rows:
         valid = ~self.done
         before = self.games.state
         played = self.games.step(torch.from_numpy(actions), self._numbers[..., 1])
-        self.counts += valid.numpy()
+        self.counts += 1
         terminated, truncated = played.terminated & valid, played.truncated & valid
         ended = terminated | truncated
         if self._collect:
