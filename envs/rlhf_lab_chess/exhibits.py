@@ -20,7 +20,7 @@ from rlhf_lab_chess.successors import DEAD
 __all__ = ["exhibits"]
 
 _MOST: Final = 12  # moves in a table
-_ROUNDING: Final = 1e-9  # a loss below it is none
+_ROUNDING: Final = 1e-9  # a gain or loss below it is none
 _COLUMNS: Final = ("move", "verdict", "mate in", "probability", "Q", "A", "Q*", "A*")
 
 
@@ -72,10 +72,10 @@ class _Numbers:
         self.legal = world.legal
         self.value = world.action_values(policy)
         mean = (policy * self.value.masked_fill(~self.legal, 0)).sum(-1, keepdim=True)  # V, without solving it again
-        self.advantage = self.value - mean
+        self.advantage = _rounded(self.value - mean)
         self.best = world.optimal_action_values()
         worth = self.best.amax(-1, keepdim=True)
-        self.best_advantage = (self.best - worth).masked_fill(~self.legal, 0)
+        self.best_advantage = _rounded((self.best - worth).masked_fill(~self.legal, 0))
         self._verdicts = move_verdicts(ending)
 
     def exhibit(self, state: int, title: str, caption: str = "", shown: int | None = None) -> Exhibit:
@@ -113,3 +113,8 @@ class _Numbers:
         tables = (self._policy, self.value, self.advantage, self.best, self.best_advantage)
         numbers = [float(table[state, slot]) for table in tables]
         return write_move(self._ending, state, slot), VERDICTS[int(self._verdicts[state, slot])], mate, *numbers
+
+
+def _rounded(advantages: Tensor) -> Tensor:
+    """Return advantages without what rounding leaves of equally good moves."""
+    return advantages.masked_fill(advantages.abs() < _ROUNDING, 0)
