@@ -43,7 +43,14 @@ def test_every_arm_composes_without_a_warning(name):
     assert [warning for stages in plan.specs for _, warnings in stages for warning in warnings] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # half a minute: its world is that of pawn, queen and rook on 8 x 8, whatever is left out
+        pytest.param(name, marks=pytest.mark.slow if name == "material-or-mate" else ())
+        for name in NAMES
+    ],
+)
 def test_a_small_version_runs(name):
     _, data, _ = find_study(name, REGISTRY)
     data = copy.deepcopy(data)
