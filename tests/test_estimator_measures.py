@@ -77,6 +77,7 @@ ACTORS: list[tuple[Any, Any]] = [
     (Toy(), "tabular_softmax"),
     (SEQUENCES, {"name": "tabular_autoregressive", "scale": 0.5}),
     (SEQUENCES, {"name": "linear_features"}),
+    (SEQUENCES, {"name": "linear_features", "features": "random", "size": 3}),  # features of its own for each run
 ]
 
 

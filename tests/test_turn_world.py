@@ -276,6 +276,25 @@ def test_the_optimum_is_found_where_every_state_can_fall_into_a_costly_trap() ->
     assert world.optimal_values().tolist() == [pytest.approx(-2, rel=1e-13)] * 2 + [-math.inf, 0]
 
 
+def test_a_gamble_between_infinities_does_not_hide_the_optimum() -> None:
+    # Action 0 leads to the loop that pays or to the one that costs, action 1 ends with reward 1, action 2 with 5.
+    moves = torch.tensor([[0, 3, 3], [1, -1, -1], [2, -1, -1], [-1, -1, -1]]).int()
+    replies = torch.tensor([[1, 2], [1, -1], [2, -1], [3, -1]]).int()
+    chances = torch.tensor([[0.5, 0.5]] + [[1.0, 0]] * 3)
+    own = torch.tensor([[0.0, 1, 5], [1, 0, 0], [-1, 0, 0], [0, 0, 0]])
+    at = torch.arange(4)
+    world = TurnWorld(moves, replies, chances, own, torch.zeros(4, 2), at == 0, {"end": at == 3})
+    assert world.state_values(world.uniform_policy()).isnan().tolist() == [True, False, False, False]
+    assert world.optimal_values().tolist() == [5, math.inf, -math.inf, 0]
+
+
+def test_a_trap_that_is_never_entered_has_no_part_in_the_gradient() -> None:
+    # every step costs 1, so that the trap is worth -inf: an infinite advantage, of an action that is never taken
+    world = replace(line(0.25), own_rewards=torch.full((6, 2), -1.0))
+    assert world.advantages(staying(world))[0].tolist() == [pytest.approx(0, abs=1e-13), -math.inf]
+    assert float(world.policy_gradient(staying(world)).abs().max()) < 1e-12
+
+
 @pytest.mark.parametrize("end", [1e-4, 1e-9, 1e-15])
 def test_a_rare_end_costs_no_accuracy(end: float) -> None:
     world = line(end)

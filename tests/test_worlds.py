@@ -257,6 +257,43 @@ def test_unpaid_loops_do_not_hide_the_optimum() -> None:
     assert world.expected_return(torch.tensor([[1.0, 0], [1, 0]])) == 0
 
 
+def risky(*pay: float) -> TabularMDP:
+    """State 0: action 0 ends by half a chance, with reward 1, or stays; action 1 leads to a loop, ``pay`` a step."""
+    transition = torch.zeros(3, 2, 3, dtype=F64)
+    transition[0, 0] = torch.tensor([0.5, 0, 0.5])
+    transition[0, 1, 1] = transition[1, :, 1] = 1
+    reward = torch.zeros(len(pay), 3, 2, 3, dtype=F64)
+    reward[:, 0, 0, 2], reward[:, 1, :, 1] = 1, torch.tensor(pay, dtype=F64)[:, None]
+    return TabularMDP(transition, reward, torch.tensor([1.0, 0, 0]), torch.tensor([False, False, True]))
+
+
+def test_a_costly_trap_does_not_hide_the_optimum() -> None:
+    # Trying until the end comes is worth 1 wherever the loop costs; the uniform policy falls into it, sooner or later.
+    world = risky(-1, 0, 1)
+    assert world.state_values(world.uniform_policy()[None])[0].tolist() == [-math.inf, -math.inf, 0]
+    assert world.optimal_values().tolist() == [[1, -math.inf, 0], [1, 0, 0], [math.inf, math.inf, 0]]
+
+
+def test_a_trap_that_is_never_entered_has_no_part_in_the_gradient() -> None:
+    world = risky(-1).of_run(0)
+    trying = torch.tensor([[1.0, 0], [1, 0], [1, 0]])
+    assert world.advantages(trying)[0].tolist() == [0, -math.inf]
+    assert world.policy_gradient(trying).tolist() == [[0, 0]] * 3
+
+
+def test_a_gamble_between_infinities_does_not_hide_the_optimum() -> None:
+    # Action 0 leads to the loop that pays or to the one that costs, action 1 ends with reward 1, action 2 with 5.
+    transition = torch.zeros(4, 3, 4, dtype=F64)
+    transition[0, 0, 1:3] = 0.5
+    transition[0, 1:, 3] = transition[1, :, 1] = transition[2, :, 2] = 1
+    reward = torch.zeros(4, 3, 4, dtype=F64)
+    reward[0, 1, 3], reward[0, 2, 3], reward[1], reward[2] = 1, 5, 1, -1
+    at = torch.arange(4)
+    world = TabularMDP(transition, reward, at == 0, at == 3)
+    assert world.state_values(world.uniform_policy()).isnan().tolist() == [True, False, False, False]
+    assert world.optimal_values().tolist() == [5, math.inf, -math.inf, 0]
+
+
 # ---- legal actions
 
 

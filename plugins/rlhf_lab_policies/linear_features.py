@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -86,6 +86,7 @@ class LinearFeatures(TokenPolicy):
 
 
 class _FeaturesActor(PerStateActor):
+    run_buffers: ClassVar[frozenset[str]] = frozenset({"features"})
     features: Tensor  # [1 or runs, m, d]
 
     def __init__(self, weights: Weights, prompts: int, spaces: Spaces, features: Tensor) -> None:

@@ -31,16 +31,23 @@ def jacobian_of(actor: Any, world: ExactWorld, run: int) -> Jacobian | None:
 
     def rows(states: Tensor, actions: Tensor) -> Tensor:
         many = copy.deepcopy(actor).double()
-        weights = [parameter.data[run] for parameter in many.parameters()]
+        stacked = [*many.parameters(), *_of_runs(many)]
+        own = [x.data[run] for x in stacked]
         mask = None if legal is None else legal[states][:, None]
         found = []
         for part in (slice(first, first + step) for first in range(0, len(states), step)):
-            for parameter, own in zip(many.parameters(), weights, strict=True):
-                parameter.data = own.expand(len(states[part]), *own.shape)
+            for x, value in zip(stacked, own, strict=True):
+                x.data = value.expand(len(states[part]), *value.shape)
             found.append(_gradients(many, states[part], actions[part], None if mask is None else mask[part]))
         return torch.cat(found)
 
     return rows
+
+
+def _of_runs(actor: Any) -> list[Tensor]:
+    """Return the buffers that have a row per run, several runs at least; one row is for any number of runs."""
+    named = getattr(actor, "run_buffers", ())
+    return [buffer for name, buffer in actor.named_buffers() if name in named and len(buffer) > 1]
 
 
 def _gradients(actor: Any, states: Tensor, actions: Tensor, mask: Tensor | None) -> Tensor:

@@ -87,7 +87,8 @@ class Actor(Protocol):
     """A policy with weights: an ``nn.Module`` whose parameters all have a leading run axis, so that runs never mix.
 
     One whose policy is the softmax of a table of weights, one logit per state and action, may say so by an attribute
-    ``logit_table = True``: its exact gradients are then had in closed form.
+    ``logit_table = True``: its exact gradients are then had in closed form. One with buffers that have a run axis as
+    well names them in an attribute ``run_buffers``.
     """
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...

@@ -194,7 +194,7 @@ def gradient_error(
     cell = cells(outcomes, policy.shape, timeless=True).flatten(1)  # [n,samples*t]
     expected = scores.total(sum_by(cell, outcomes.probabilities[:, None] * pushes, policy.shape))
     square = float(outcomes.probabilities @ scores.squares(cell, pushes))
-    true = scores.total(visits * world.advantages(policy))
+    true = scores.total((visits * world.advantages(policy)).where(visits > 0, 0))
     return GradientError(expected, true, max(square - float(expected.square().sum()), 0.0))
 
 

@@ -49,6 +49,7 @@ class SingleGame:
         an action is changed only for one that is better by 1e-10 of the largest value, so that no policy on the way
         loops unless looping pays. Where the uniform one may enter a loop that costs, it is left for an action with
         which episodes surely end; a state that has none keeps -inf, even if it could reach loops that cost nothing.
+        What may end in a loop that costs or in one that pays, by chance, counts as -inf.
 
         Raises ``WorldError`` where a policy on the way cannot be evaluated.
         """
@@ -63,13 +64,14 @@ class SingleGame:
         margin = _BETTER if discounted else _UNDOUBTED
         for improvement in range(_MAX_IMPROVEMENTS):
             chain, rewards = self._chain(*choose(self.moves, self.own, chosen))
-            values = chain.totals(rewards, values)
-            lost = ~(values > -np.inf)
+            values = _cautious(chain.totals(rewards, values))
+            lost = values == -np.inf
             if improvement == 0 and lost.any():
                 chosen = np.where(lost, attract(self.moves, self.replies, self.terminal), chosen)
                 continue
             scale = np.abs(values[np.isfinite(values)]).max(initial=0.0)
-            if not improve(self.moves, self.own, self._after(values), values, margin * scale, chosen, best):
+            after = _cautious(self._after(values))
+            if not improve(self.moves, self.own, after, values, margin * scale, chosen, best):
                 return values
         raise WorldError(f"optimal_values: still better policies after {_MAX_IMPROVEMENTS} improvements")
 
@@ -84,3 +86,8 @@ class SingleGame:
         weigh(self.replies, values, after)
         after *= self.gamma
         return self.answers + after
+
+
+def _cautious(values: Floats) -> Floats:
+    """Return ``values`` with -inf for NaN, which no comparison would find."""
+    return np.where(np.isnan(values), -np.inf, values)

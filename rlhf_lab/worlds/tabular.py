@@ -118,18 +118,24 @@ class TabularMDP:
         """Return V* ``[*b,s]`` by policy iteration from the uniform policy, to rounding.
 
         An action is changed for a strictly better one only. At γ = 1 hence no policy on the way loops unless looping
-        pays, and V* is the best over the policies that end.
+        pays. Where the uniform one may enter a loop that costs, it is left for an action with which episodes surely
+        end; a state that has none keeps -inf, even if it could reach loops that cost nothing. What may end in a loop
+        that costs or in one that pays, by chance, counts as -inf.
         """
         policy = self.uniform_policy().expand(self._rewards.shape)
-        values = self.state_values(policy)
+        values = _cautious(self.state_values(policy))
+        lost = values == -math.inf
+        if bool(lost.any()):
+            policy = torch.where(lost[..., None], self._surely_ending(), policy)
+            values = _cautious(self.state_values(policy))
         for _ in range(_MAX_IMPROVEMENTS):
-            best, action = self._backup(values).max(-1)
+            best, action = _cautious(self._backup(values)).max(-1)
             better = best > values + _IMPROVEMENT * values.abs().clamp(min=1).nan_to_num()
             if not bool(better.any()):
                 break
             greedy = torch.nn.functional.one_hot(action, policy.shape[-1])
             policy = torch.where(better[..., None], greedy, policy)
-            values = self.state_values(policy)
+            values = _cautious(self.state_values(policy))
         return values
 
     def optimal_action_values(self) -> Tensor:
@@ -146,7 +152,8 @@ class TabularMDP:
         chain = self._chain(policy, self.gamma)
         values = chain.totals((policy * self._rewards).sum(-1))
         visits = (chain if discounted else self._chain(policy, 1.0)).visits(self.start)
-        return visits[..., None] * policy * self._hide(self._backup(values) - values[..., None], 0.0)
+        gradient = visits[..., None] * policy * self._hide(self._backup(values) - values[..., None], 0.0)
+        return gradient.masked_fill((policy == 0) | (visits[..., None] == 0), 0)  # where an advantage is infinite, too
 
     def enumerate(self, policy: Tensor, horizon: int, samples: int = 1, start: Tensor | None = None) -> Enumeration:
         """Return every outcome of at most ``horizon`` steps of one ``policy [s,a]`` in one world (no leading axes)."""
@@ -189,6 +196,27 @@ class TabularMDP:
         following = following.reshape(*following.shape[:-1], states, actions)
         return self._hide(self._rewards + self.gamma * following, -math.inf)
 
+    def _surely_ending(self) -> Tensor:
+        """Return a policy ``[*b,s,a]`` with which episodes surely end, uniform where there is none.
+
+        An action will do where nothing that may follow leaves the states that still will do, and something that may
+        comes nearer to an end.
+        """
+        kept = torch.ones(self._moves.shape[:-2], dtype=torch.bool, device=self._moves.device)
+        while True:
+            inside = ~self._may_reach(~kept)
+            policy, reached = self.uniform_policy().expand(self._moves.shape[:-1]), self.terminal.expand_as(kept)
+            while bool((new := ((near := self._may_reach(reached) & inside).any(-1)) & ~reached).any()):
+                nearer = torch.nn.functional.one_hot(near.int().argmax(-1), policy.shape[-1])
+                policy, reached = torch.where(new[..., None], nearer, policy), reached | new
+            if torch.equal(reached, kept):
+                return policy
+            kept = reached
+
+    def _may_reach(self, marked: Tensor) -> Tensor:
+        """Return for which actions ``[*b,s,a]`` a state of ``marked [*b,s]`` may follow."""
+        return ((self._moves > 0) & marked[..., None, None, :]).any(-1)
+
     def _chain(self, policy: Tensor, gamma: float) -> MarkovChain:
         return MarkovChain(torch.einsum("...sa,...sat->...st", policy, self._moves), self.terminal, gamma)
 
@@ -198,3 +226,8 @@ class TabularMDP:
 
     def _checked(self, policy: Tensor) -> Tensor:
         return checked_policy(policy, self.transition.shape[-2], self.terminal, self.legal)
+
+
+def _cautious(values: Tensor) -> Tensor:
+    """Return ``values`` with -inf for NaN, which no comparison would find."""
+    return values.masked_fill(values.isnan(), -math.inf)

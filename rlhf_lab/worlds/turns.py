@@ -41,10 +41,11 @@ class TurnWorld:
     without a legal action is terminal. A position where the game is over has one reply, of chance 1, to a terminal
     state. ``ends`` are named sets of terminal states; together they are all of them.
 
-    Rewards may have leading axes, the same for both, one world per run; so may policies. Values are certified to 1e-14
-    of the largest for each step that an episode lasts on the mean, or for each of 1 / (1 - γ) steps. With γ = 1 a
-    policy that may never end while it is paid has value +inf or -inf (NaN where both may happen); one that loops
-    unpaid has a finite value. Everything is float64, on the CPU.
+    Rewards may have leading axes, the same for both, one world per run; so may policies. A policy's values are
+    certified to a few 1e-14 of the largest for each step that an episode lasts on the mean, from where it lasts
+    longest, or for each of 1 / (1 - γ) steps; the optimal ones are those of a policy that ``SingleGame`` finds. With
+    γ = 1 a policy that may never end while it is paid has value +inf or -inf (NaN where both may happen); one that
+    loops unpaid has a finite value. Everything is float64, on the CPU.
 
     Raises ``WorldError`` where tables or policies make no sense, and where episodes go on for too long to be solved
     exactly (``TurnChain``).
@@ -182,8 +183,9 @@ class TurnWorld:
         def gradient(game: SingleGame, policy: Floats) -> Tensor:
             chain, values = _evaluate(game, policy)
             chain = chain if discounted else replace(chain, gamma=1.0)
-            visits = torch.from_numpy(chain.visits(start))
-            return _advantages(game, values).mul_(torch.from_numpy(policy)).mul_(visits[:, None])
+            taken, visits = torch.from_numpy(policy), torch.from_numpy(chain.visits(start))[:, None]
+            found = _advantages(game, values).mul_(taken).mul_(visits)
+            return found.masked_fill_((taken == 0) | (visits == 0), 0)  # where an advantage is infinite, too
 
         return self._each_run(policy, gradient)
 
