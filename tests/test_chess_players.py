@@ -11,8 +11,8 @@ from rlhf_lab_chess import KQK, KRK, OptimalDefence
 from rlhf_lab_chess.ending import ending
 from rlhf_lab_chess.environment import EndingEnvironment
 from rlhf_lab_chess.play import play, visited
-from rlhf_lab_chess.players import BEST, BLUNDER, INACCURACY, move_verdicts, move_worths, player
-from rlhf_lab_chess.records import Game
+from rlhf_lab_chess.players import BEST, BLUNDER, INACCURACY, game_verdicts, move_verdicts, move_worths, player
+from rlhf_lab_chess.records import Game, read_games
 from rlhf_lab_chess.states import read_move, read_state, write_state
 from rlhf_lab_chess.successors import NONE
 
@@ -38,6 +38,27 @@ def test_verdicts_by_hand():
     # K d4, R d2, k a1: on b2 nothing guards the rook
     state, _ = read_state(found, "3K/4/3R/k3 w - - 0 1")
     assert move_verdicts(found)[state, read_move(found, state, "d2b2")] == BLUNDER
+
+
+@pytest.mark.parametrize("black", [False, True], ids=["white", "black"])
+def test_the_moves_of_a_recorded_game_have_verdicts(black, tmp_path):
+    # the positions above: Rd4 delays, and after Ka2 Ra4 mates (c2 guards b1, b2 and b3; a1 is the rook's);
+    # Ra3 mates at once; Rb2 loses the rook. Below with colours exchanged: ranks 1 to 4 become 4 to 1.
+    lines = [
+        "4/3R/2K1/k3 w - - 0 1; d3d4 a1a2 d4a4; 1-0",
+        "4/3R/2K1/k3 w - - 0 1; d3a3; 1-0",
+        "3K/4/3R/k3 w - - 0 1; d2b2 a1b2; 1/2-1/2",
+    ]
+    if black:
+        lines = [
+            "K3/2k1/3r/4 b - - 0 1; d2d1 a4a3 d1a1; 0-1",
+            "K3/2k1/3r/4 b - - 0 1; d2a2; 0-1",
+            "K3/3r/4/3k b - - 0 1; d3b3 a4b3; 1/2-1/2",
+        ]
+    path = tmp_path / "games.txt"
+    path.write_text("\n".join(lines))
+    found = ending("KRK", 4)
+    assert game_verdicts(found, read_games(path, found)) == [["inaccuracy", "best"], ["best"], ["blunder"]]
 
 
 def test_a_draw_is_worth_one_move_more_than_the_longest_mate_behind_a_move():

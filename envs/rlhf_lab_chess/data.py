@@ -38,9 +38,10 @@ class ChessRecords(PreferenceData):
     ``form: played`` gives the move that was played, to be imitated. ``form: rankings`` puts it beside other legal
     moves, drawn without replacement with equal probabilities, ``candidates`` in all (fewer where there are fewer). The
     annotator sorts them by u / temperature + g, g standard Gumbel: a Plackett-Luce ranking with utility u(s,a), or with
-    Q*(s,a) against the opponent. Equally good moves are as likely in either order; at ``temperature`` 0 they are tied
-    (equal ``ranks``). With ``distinct`` no two moves of a row are equally good; where all moves are, the row holds the
-    one that was played, and says nothing.
+    Q*(s,a) against the opponent, whose differences are far below 1, so that ``temperature`` 1 makes it a lottery.
+    Equally good moves are as likely in either order; at ``temperature`` 0 they are tied (equal ``ranks``). With
+    ``distinct`` no two moves of a row are equally good; where all moves are, the row holds the one that was played, and
+    says nothing.
     """
 
     name = "chess_records"

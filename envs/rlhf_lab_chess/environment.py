@@ -118,9 +118,9 @@ class EndingEnvironment(Environment):
 
     White learns and moves first; black answers inside the step. An action is a slot, a piece x direction x distance
     that means the same in every position; ``inputs["mask"]`` tells the legal ones. An episode ends with mate, with
-    stalemate, or where white's man is lost, and is truncated after ``max_steps`` moves of white's: the position knows
-    no clock and no repetition, and the exact world no truncation. The same position with colours exchanged (ranks
-    flipped) is the same state.
+    stalemate, or where white's man is lost or becomes one that cannot mate, and is truncated after ``max_steps`` moves
+    of white's: the position knows no clock and no repetition, and the exact world no truncation. The same position with
+    colours exchanged (ranks flipped) is the same state.
     """
 
     provides = frozenset({"log_probs"})

@@ -29,10 +29,12 @@ class EndingEnv(gymnasium.Env[Planes, np.int64]):
     game knows neither clock nor repetition.
 
     Keyword arguments: ``opponent``, ``reward`` (components, names or mappings as in a spec), ``max_steps``, ``start``,
-    ``mate_in`` and ``gamma`` (for rewards that depend on it) of the environment component ``krk``, ``kqk`` or ``kpk``.
+    ``mate_in`` and ``gamma`` (1 unless given; ``coach`` and ``potential_material`` are made with it, and a coach at 1
+    does not mind delay) of the environment component ``krk``, ``kqk`` or ``kpk``.
     ``color`` "white" or "black" is the learner's, and changes FEN and drawing only. An action that is not legal raises
-    ``ValueError``; with ``illegal="lose"`` it ends the game with reward -1. Gymnasium's ``check_env`` plays actions
-    without regard to the mask, so give it an environment that loses.
+    ``ValueError``; with ``illegal="lose"`` it ends the game with reward -1, whatever ``reward`` is: where a game may
+    cost more than that, losing so pays. Gymnasium's ``check_env`` plays actions without regard to the mask, so give it
+    an environment that loses.
 
     ``reset(options={"fen": ...})`` begins at a position. ``info``, the same keys and types at every step:
 

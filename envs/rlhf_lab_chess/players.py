@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlhf_lab_chess.ending import Ending
+from rlhf_lab_chess.records import Game
 from rlhf_lab_chess.retrograde import DRAW
 from rlhf_lab_chess.successors import NONE
 
-__all__ = ["BEST", "BLUNDER", "INACCURACY", "VERDICTS", "move_verdicts", "move_worths", "player"]
+__all__ = ["BEST", "BLUNDER", "INACCURACY", "VERDICTS", "game_verdicts", "move_verdicts", "move_worths", "player"]
 
 BEST, INACCURACY, BLUNDER = range(3)
 VERDICTS: Final = ("best", "inaccuracy", "blunder")
@@ -35,7 +37,8 @@ def move_worths(ending: Ending) -> NDArray[np.float64]:
 def move_verdicts(ending: Ending) -> NDArray[np.int8]:
     """Return the table's verdict of every move ``[w,slots]``, the number of one of ``VERDICTS``; ``NONE`` if not legal.
 
-    A blunder throws the win away, an inaccuracy delays mate; all else is best, in drawn positions every move.
+    A blunder throws the win away, an inaccuracy delays mate; all else is best, in drawn positions every move. That is
+    said of play against the best defence: against a weaker opponent an inaccuracy may have the largest Q*.
     """
     worths = move_worths(ending)
     best = worths.max(1, keepdims=True)
@@ -43,6 +46,12 @@ def move_verdicts(ending: Ending) -> NDArray[np.int8]:
     behind = np.concatenate([ending.lost, [DRAW, DRAW]])[ending.moves]
     verdicts = np.where(worths == best, BEST, np.where(won & (behind == DRAW), BLUNDER, INACCURACY)).astype(np.int8)
     return np.where(ending.moves == NONE, np.int8(NONE), verdicts)
+
+
+def game_verdicts(ending: Ending, games: Iterable[Game]) -> list[list[str]]:
+    """Return the table's verdict, one of ``VERDICTS``, of each move of the side with the man, game by game."""
+    verdicts = move_verdicts(ending)
+    return [[VERDICTS[number] for number in verdicts[list(game.states), list(game.slots)]] for game in games]
 
 
 def player(ending: Ending, strength: float) -> Tensor:

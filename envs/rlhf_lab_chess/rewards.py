@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from rlhf_lab.worlds.turns import TurnWorld
 
 from rlhf_lab.components import RewardFunction
+from rlhf_lab.worlds.turns import TurnWorld
 from rlhf_lab_chess.ending import Ending
 from rlhf_lab_chess.successors import DEAD, KING_SLOTS, NONE
 
@@ -95,7 +95,8 @@ class MaterialReward(EndingReward):
     """The referee, and the change of material on the board: ``weight`` for each pawn's worth won, or lost.
 
     A promotion wins the difference to a pawn, a man that is taken loses its worth. It is the encouragement for captures
-    of which the source text speaks, and it changes the optimal policy: taking at once may beat mating.
+    of which the source text speaks; against a bare king white can but promote. With a pawn it changes the optimal
+    policy: a queen and stalemate may be paid more than a rook and mate.
     """
 
     name = "material"
@@ -136,7 +137,8 @@ class Coach(EndingReward):
     """A coach beside the board: every move is paid ``weight`` · (Q*(s,a) - V*(s)) ≤ 0 by the table; 0 for the best.
 
     Q* and V* are those of a game that pays 1 for mate and 0 for a draw, against the same opponent, with the same
-    discount. The referee says nothing unless asked to.
+    discount. The referee says nothing unless asked to. Without a discount (γ = 1) delay costs nothing, and who never
+    mates is paid as well as who does; take γ < 1.
     """
 
     name = "coach"
