@@ -238,6 +238,12 @@ def test_a_conclusion_that_asks_an_arm_without_curves_for_a_score_is_refused(
     )
 
 
+@pytest.mark.parametrize("quantity", [None, "exact_return"])
+def test_so_is_one_that_asks_it_for_a_usual_score(quantity: str | None) -> None:
+    level = {"kind": "level", "statement": "s", "arm": "big", "published": 0, "tolerance": 1, "quantity": quantity}
+    assert "conclusion 1 asks for 'exact_return' of arm 'big', which has no curve" in refusal(conclusions=[level])
+
+
 @pytest.mark.parametrize(
     "figure",
     [

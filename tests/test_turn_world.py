@@ -311,6 +311,20 @@ def test_patience_costs_no_accuracy(gamma: float) -> None:
     assert float(world.optimal_return()) == pytest.approx(1 / (1 - gamma), rel=1e-9)
 
 
+def test_what_can_be_visited_is_visited_however_rarely() -> None:
+    # Up with 0.3, down with 0.69 and to the end with 0.01 in each of 200 states from the lowest on, beside which there
+    # is one that nobody comes to. The highest is visited with a probability below (0.3 / 0.69)^199 = 1e-72.
+    up, down = torch.arange(200).add(1).clamp(max=199), torch.arange(200).sub(1).clamp(min=0)
+    replies = torch.stack([torch.cat([up, up[:1]]), torch.cat([down, down[:1]]), torch.full((201,), 201)], -1).int()
+    at = torch.arange(202)
+    moves = at.where(at < 201, -1).int()[:, None]
+    chances = torch.tensor([[0.3, 0.69, 0.01]], dtype=F64).expand(201, 3)
+    world = TurnWorld(moves, replies, chances, torch.zeros(202, 1), torch.zeros(201, 3), at == 0, {"end": at == 201})
+    visits = world.occupancy(world.uniform_policy())
+    assert (visits > 0).tolist() == [True] * 200 + [False] * 2
+    assert float(visits.sum()) == pytest.approx(100, rel=1e-12)
+
+
 def test_what_is_too_large_and_too_long_is_refused() -> None:
     rare, endless = line(1e-9, states=3000), line(0.0, states=3000)
     for world in (rare, endless):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from rlhf_lab.errors import LabError, did_you_mean
 from rlhf_lab.study import bootstrap, forms, statistics, verdicts
-from rlhf_lab.study.results import ArmResult, Results, matches, scored, selected
+from rlhf_lab.study.results import USUAL_SCORES, ArmResult, Results, matches, scored, selected
 from rlhf_lab.study.schema import Best, Bound, Conclusion, Figure, Form, Level, Order, Study
 from rlhf_lab.study.verdicts import FEWEST, Finding
 
@@ -37,15 +37,16 @@ def check_scores(study: Study, arms: Sequence[str], *, curved: Collection[str]) 
     enough.
     """
     hint = "of it only exact quantities are measured. Name one, or let the arm `measure` more"
+    scores = study.scores or (USUAL_SCORES if curved else {})
     for number, conclusion in enumerate(study.conclusions, 1):
-        quantity = conclusion.quantity or next(iter(study.scores), "")
+        quantity = conclusion.quantity or next(iter(scores), "")
         bare = [name for name in _asked(conclusion, arms) if name not in curved]
-        if bare and (isinstance(conclusion, Form) or quantity in study.scores):
+        if bare and (isinstance(conclusion, Form) or quantity in scores):
             raise LabError(f"conclusion {number} asks for {quantity!r} of arm {bare[0]!r}, which has no curve: {hint}")
     for number, figure in enumerate(study.figures, 1):
         shown = selected(arms, figure.arms)
         names = _shown(figure)
-        sampled = [name for name in names if figure.kind == "curve" or name in study.scores]
+        sampled = [name for name in names if figure.kind == "curve" or name in scores]
         if sampled and shown and not set(shown) & set(curved):
             raise LabError(f"figure {number} shows {sampled[0]!r} of arm {shown[0]!r}, which has no curve: {hint}")
 

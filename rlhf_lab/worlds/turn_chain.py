@@ -100,9 +100,16 @@ class TurnChain:
         return visits
 
     def passing(self, start: Floats) -> Floats:
-        """Return the ``visits [s]`` at states from which an end can be reached, 0 elsewhere."""
+        """Return the ``visits [s]`` at states from which an end can be reached, 0 elsewhere.
+
+        Above 0 wherever the ``start [s]`` may lead, even where that is less than a residual can tell.
+        """
         b = np.where(self._passed, start, 0.0)
-        return np.maximum(self._solve(self._passed, b, b.copy(), transposed=True), 0.0)  # what is below is rounding
+        visits = self._solve(self._passed, b, b.copy(), transposed=True)
+        lost = self._passed & ~(visits > 0)  # by rounding, or never visited
+        if lost.any():
+            visits[lost] = np.where(self._entered(b > 0)[lost], np.finfo(np.float64).tiny, 0.0)
+        return visits
 
     def following(self, values: Floats) -> Floats:
         """Return γ E V(s') ``[s]`` for ``values [s]``."""
@@ -117,6 +124,14 @@ class TurnChain:
         spread(self.moves, mass, between)
         spread(self.replies, between, after)
         return self.gamma * after
+
+    def _entered(self, marked: Flags) -> Flags:
+        """Return which states ``[s]`` from which an end can be reached may follow the ``marked [s]``, and these."""
+        while True:
+            grown = marked | (self._passed & (self.arrivals(marked.astype(np.float64)) > 0))
+            if (grown == marked).all():
+                return marked
+            marked = grown
 
     @cached_property
     def _passed(self) -> Flags:
